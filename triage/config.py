@@ -1,0 +1,220 @@
+"""config.toml -> one validated, frozen Config; the only place that decides what a key means; opens nothing.
+
+Relative paths are relative to the folder of the configuration file.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from triage.errors import ConfigError
+
+AeTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")]
+"""PS3.5 6.2, VR AE: at most 16 characters, no backslash, no control character."""
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""0 lets the operating system choose (tests)."""
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Node(Section):
+    """Who this node is."""
+
+    ae_title: AeTitle = "ICHTRIAGE"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "node-01"
+    """Device serial number in every result."""
+    data_dir: Path = Field(default=Path("data"), strict=False)
+    """Spool, received images, results and the default database."""
+
+
+class Reception(Section):
+    """What is accepted over the network, from whom, and within which limits."""
+
+    calling_aets: tuple[AeTitle, ...] = Field(default=(), strict=False)
+    """AE titles that may call; empty means anyone."""
+    called_aets: tuple[AeTitle, ...] = Field(default=(), strict=False)
+    """AE titles this node answers to; empty means its own only."""
+    max_associations: Annotated[int, Field(ge=1, le=256)] = 16
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
+    acse_timeout_s: Seconds = 30.0
+    dimse_timeout_s: Seconds = 30.0
+    network_timeout_s: Seconds = 60.0
+    disk_reserve_mb: Annotated[int, Field(ge=0)] = 2048
+    """Below this much free space an instance is refused with A700 and the sender tries again later."""
+
+
+class Completion(Section):
+    """When a series is taken as complete."""
+
+    quiet_s: Seconds = 3.0
+    max_wait_s: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _order(self) -> "Completion":
+        if self.max_wait_s < self.quiet_s:
+            raise ValueError("max_wait_s must not be shorter than quiet_s")
+        return self
+
+
+class Model(Section):
+    """Which model pack judges, and where."""
+
+    pack: Path = Field(default=Path("models/ich-demo-0.1"), strict=False)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 or fp16 on CUDA, fp32 on a CPU."""
+
+
+class Analysis(Section):
+    """Limits of one analysis."""
+
+    decode_timeout_s: Seconds = 20.0
+    """Time limit for one compressed image in the decoding child process."""
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """Attempts after an unexpected fault, then the study ends as not analysed."""
+
+
+class DatabaseSection(Section):
+    """Where state lives."""
+
+    url: str = ""
+    """Any SQLAlchemy URL; empty means SQLite in data_dir."""
+
+
+class Results(Section):
+    """What is sent back."""
+
+    sop_class: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
+    captures: bool = True
+    """Secondary Captures for positive studies."""
+    max_key_slices: Annotated[int, Field(ge=1, le=5)] = 5
+
+
+class Destination(Section):
+    """One peer that gets every result."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+    ae_title: AeTitle
+    host: Annotated[str, StringConstraints(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    connect_timeout_s: Seconds = 10.0
+    response_timeout_s: Seconds = 60.0
+
+
+class DeliverySection(Section):
+    """How often a delivery is tried again."""
+
+    first_retry_s: Seconds = 5.0
+    max_retry_s: Seconds = 300.0
+    give_up_h: Seconds = 72.0
+
+
+class Retention(Section):
+    """How long received images are kept."""
+
+    days: Annotated[float, Field(ge=0)] = 14.0
+    """Received images of a study are deleted so long after its last arrival, never before its deliveries ended; 0 keeps all."""
+
+
+class Log(Section):
+    """What is logged."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Config(Section):
+    """The whole configuration, checked before anything starts."""
+
+    node: Node = Node()
+    reception: Reception = Reception()
+    completion: Completion = Completion()
+    model: Model = Model()
+    analysis: Analysis = Analysis()
+    database: DatabaseSection = DatabaseSection()
+    results: Results = Results()
+    delivery: DeliverySection = DeliverySection()
+    retention: Retention = Retention()
+    log: Log = Log()
+    destinations: tuple[Destination, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> "Config":
+        names = [d.name for d in self.destinations]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"destinations: the name {twice[0]!r} is used twice; give each destination its own")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database.url or f"sqlite:///{self.node.data_dir / 'triage.db'}"
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate a configuration file.
+
+    Args:
+        path: config.toml.
+
+    Returns:
+        The frozen configuration, its paths absolute.
+
+    Raises:
+        ConfigError: The file is missing, is no TOML, or a key is unknown or has a wrong value; one line that names it.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; copy config.toml from the project or name one with --config") from None
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: not valid TOML: {e}") from e
+    return parse_config(values, base=path.resolve().parent)
+
+
+def parse_config(values: dict[str, Any], base: Path) -> Config:
+    """Validate configuration values and make their paths absolute.
+
+    Args:
+        values: As read from TOML.
+        base: Folder that relative paths are relative to.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        ConfigError: A key is unknown or has a wrong value; one line that names the first such key and how many follow.
+    """
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as e:
+        raise ConfigError(_one_line(e)) from e
+    node = config.node.model_copy(update={"data_dir": base / config.node.data_dir})
+    model = config.model.model_copy(update={"pack": base / config.model.pack})
+    return config.model_copy(update={"node": node, "model": model})
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *rest = error.errors()
+    key = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        text = f"{key}: unknown key; remove it or correct its spelling"
+    elif first["type"] == "missing":
+        text = f"{key}: missing; add it"
+    elif not key:
+        text = first["msg"].removeprefix("Value error, ")
+    else:
+        text = f"{key}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r}); correct it"
+    return text + (f" ({len(rest)} more)" if rest else "")

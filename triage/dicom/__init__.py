@@ -1,0 +1,1 @@
+"""Understands DICOM bytes and data sets; no sockets, no SQL, no torch."""

@@ -1,0 +1,1 @@
+"""Moves bytes between application entities; the only home of pynetdicom."""

@@ -1,0 +1,1 @@
+"""Judges: Hounsfield volumes in, calibrated findings out; knows nothing of DICOM."""

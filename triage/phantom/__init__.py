@@ -1,0 +1,1 @@
+"""Synthetic head CT with known truth, from one integer seed; no patient anywhere."""

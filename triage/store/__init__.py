@@ -1,0 +1,1 @@
+"""Remembers: the durable object store and the database; the only home of SQLAlchemy and of file paths."""
