@@ -16,7 +16,8 @@ ROWS = {
     "pipeline": 3, "train": 3, "reception": 3,
     "worker": 4, "outbox": 4,
     "service": 5,
-    "cli": 6, "demo": 5,
+    "demo": 6, "doctor": 6, "screen": 6,
+    "cli": 7,
 }  # fmt: skip
 
 HOMES = {
@@ -29,7 +30,7 @@ HOMES = {
     "torchvision": {"nn", "train"},
     "apscheduler": {"service", "worker"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "screen"},
 }
 
 MODULE_LINES = 400

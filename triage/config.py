@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from triage.errors import ConfigError
 
-AeTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")]
+AeTitle = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[^\\\x00-\x1f]+$")
+]
 """PS3.5 6.2, VR AE: at most 16 characters, no backslash, no control character."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -124,7 +126,10 @@ class Retention(Section):
     """How long received images are kept."""
 
     days: Annotated[float, Field(ge=0)] = 14.0
-    """Received images of a study are deleted so long after its last arrival, never before its deliveries ended; 0 keeps all."""
+    """Received images are deleted so long after the study's last arrival, never before its deliveries ended.
+
+    0 keeps all.
+    """
 
 
 class Log(Section):
@@ -176,7 +181,9 @@ def load_config(path: Path) -> Config:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; copy config.toml from the project or name one with --config") from None
+        raise ConfigError(
+            f"{path}: no such file; copy config.toml from the project or name one with --config"
+        ) from None
     except OSError as e:
         raise ConfigError(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

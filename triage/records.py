@@ -195,8 +195,10 @@ class Selection:
             return ""
         if not self.verdicts:
             return "no series received"
-        parts = [f"series {v.series_number if v.series_number is not None else '?'}: {'; '.join(v.reasons)}"
-                 for v in self.verdicts]
+        parts = [
+            f"series {v.series_number if v.series_number is not None else '?'}: {'; '.join(v.reasons)}"
+            for v in self.verdicts
+        ]
         return "no usable series: " + " | ".join(parts)
 
 

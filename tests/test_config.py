@@ -1,0 +1,71 @@
+"""config.toml is read whole before anything starts; what is wrong is named in one line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from triage.config import Config, load_config, parse_config
+from triage.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+PACS = {"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": 4242}
+
+
+def test_the_shipped_file_shows_every_default() -> None:
+    """A key left out of config.toml, or shown with another value than its default, is a lie in the comments."""
+    import tomllib
+
+    shown = tomllib.loads((ROOT / "config.toml").read_text())
+    defaults = Config().model_dump(mode="json")
+    defaults.pop("destinations")
+    assert shown == defaults
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[node]\ndata_dir = "d"\n[model]\npack = "/packs/a-1"\n')
+    config = load_config(file)
+    assert config.node.data_dir == tmp_path / "d"
+    assert config.model.pack == Path("/packs/a-1")
+    assert config.database_url == f"sqlite:///{tmp_path / 'd' / 'triage.db'}"
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = parse_config({}, Path("/"))
+    with pytest.raises(ValidationError, match="frozen"):
+        config.node.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"nod": {}}, "nod: unknown key"),
+        ({"node": {"prot": 1}}, "node.prot: unknown key"),
+        ({"node": {"port": "11112"}}, "node.port: Input should be a valid integer (got '11112')"),
+        ({"node": {"port": 65536}}, "node.port: "),
+        ({"node": {"ae_title": "SEVENTEEN_LETTERS"}}, "node.ae_title: "),
+        ({"node": {"ae_title": "BACK\\SLASH"}}, "node.ae_title: "),
+        ({"completion": {"quiet_s": 90.0}}, "max_wait_s must not be shorter than quiet_s"),
+        ({"completion": {"quiet_s": 0.0}}, "completion.quiet_s: "),
+        ({"model": {"device": "gpu"}}, "model.device: "),
+        ({"destinations": [{"name": "x"}]}, "destinations.0.ae_title: missing; add it (2 more)"),
+        ({"destinations": [PACS, PACS]}, "'pacs' is used twice"),
+        ({"reception": {"calling_aets": "CT01"}}, "reception.calling_aets: "),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(values: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, Path("/"))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_no_toml_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[node\n")
+    with pytest.raises(ConfigError, match=r"not valid TOML.*line 1"):
+        load_config(broken)
