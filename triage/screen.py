@@ -1,0 +1,148 @@
+"""What a person sees in the terminal: worklist, study details, results; prints, decides nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from triage.config import Config
+from triage.dicom.objects import describe_file
+from triage.pipeline import FileScore
+from triage.records import ANY, Priority, Result
+from triage.store.queries import WorklistRow
+
+STYLES = {Priority.URGENT: "bold red", Priority.REVIEW: "yellow", Priority.ROUTINE: ""}
+
+NOTICE = "Informs, never diagnoses: every study is still to be read."
+DEMONSTRATION = "DEMONSTRATION MODEL, trained on synthetic heads: not for patients."
+
+
+def duration(seconds: float) -> str:
+    """A waiting time as a person reads it: "45 s", "12 min", "3 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(p: float | None) -> str:
+    """A probability as a person reads it."""
+    return "" if p is None else f"{100 * p:.0f} %"
+
+
+def print_worklist(console: Console, rows: Sequence[WorklistRow]) -> None:
+    """Print the studies to read, first one first."""
+    table = Table(title="To be read next", title_justify="left")
+    for name, justify in (
+        ("", "right"),
+        ("priority", "left"),
+        ("ICH", "right"),
+        ("subtypes", "left"),
+        ("waiting", "right"),
+        ("state", "left"),
+        ("accession", "left"),
+        ("study", "right"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # a tuple loses the literal type
+    for i, row in enumerate(rows, start=1):
+        state = row.state + (f": {row.reason}" if row.reason else "")
+        table.add_row(
+            str(i),
+            row.priority,
+            percent(row.p_any),
+            ", ".join(row.subtypes),
+            duration(row.waiting_s),
+            state,
+            row.accession_number,
+            str(row.study_id),
+            style=STYLES.get(row.priority, ""),
+        )
+    console.print(table if rows else "No studies to read.")
+    console.print(NOTICE, style="dim")
+    if any(row.demonstration for row in rows):
+        console.print(DEMONSTRATION, style="bold yellow")
+
+
+def print_result(console: Console, result: Result) -> None:
+    """Print one result with the verdict on each series."""
+    console.print(
+        f"[bold]{result.outcome}[/bold]  priority {result.priority}" + (f"  {result.reason}" if result.reason else "")
+    )
+    if result.findings:
+        table = Table("finding", "probability", "threshold", "present", "key slices")
+        for f in result.findings:
+            name = "ICH (any)" if f.label == ANY else f.label
+            table.add_row(
+                name,
+                percent(f.p),
+                percent(f.threshold),
+                "yes" if f.present else "no",
+                ", ".join(str(k + 1) for k in f.key_slices),
+            )
+        console.print(table)
+        console.print(
+            f"{result.n_slices} slices, tilt {result.tilt_deg:.1f} degrees, {len(result.set_aside)} set aside, "
+            f"{result.missing} missing; {result.duration_s:.1f} s on {result.device}",
+            highlight=False,
+        )
+    for v in result.verdicts:
+        mark = "chosen" if v.chosen else "not chosen"
+        console.print(
+            f"series {'?' if v.series_number is None else v.series_number} {v.description!r} "
+            f"({v.n_instances} instances): {mark}: {'; '.join(v.reasons)}",
+            highlight=False,
+            markup=False,
+        )
+    for s in result.set_aside:
+        console.print(f"set aside: {s.reason}", highlight=False, markup=False)
+    console.print(
+        f"model {result.model.name} {result.model.version} sha256 {result.model.sha256[:12]}",
+        style="dim",
+        highlight=False,
+    )
+    if result.model.is_demonstration:
+        console.print(DEMONSTRATION, style="bold yellow")
+
+
+def print_arrivals(console: Console, paths: Sequence[Path]) -> None:
+    """Print what has arrived at the stand-in PACS."""
+    table = Table("arrived at the stand-in PACS", "series description", title_justify="left")
+    for path in paths:
+        table.add_row(*describe_file(path))
+    console.print(table)
+
+
+def print_invitation(console: Console, config: Config, port: int, pacs_folder: Path) -> None:
+    """Say how to send one's own study to the running demonstration, and where its results will lie."""
+    node = config.node
+    console.print("\nThe node stays up. Send a head CT of your own (DCMTK):", highlight=False)
+    console.print(f"  storescu -aec {node.ae_title} +sd +r {node.host} {port} FOLDER", style="bold", highlight=False)
+    console.print("and look at the worklist in another terminal:", highlight=False)
+    console.print(f"  triage worklist --config {node.data_dir.parent / 'config.toml'}", style="bold", highlight=False)
+    console.print(f"Results arrive in {pacs_folder}. Ctrl-C ends the demonstration.", highlight=False)
+
+
+def score_document(scored: FileScore) -> dict[str, Any]:
+    """One slice scored by itself, ready for JSON."""
+    if scored.score is None:
+        return {"file": str(scored.path), "p": None, "reason": scored.reason}
+    s = scored.score
+    return {"file": str(scored.path), "sop_instance_uid": s.sop_instance_uid, "frame": s.frame, "p": s.p}
+
+
+def print_details(console: Console, details: dict[str, Any]) -> None:
+    """Print everything the database holds on one study as an indented list."""
+    _print_value(console, details, 0)
+
+
+def _print_value(console: Console, value: Any, depth: int) -> None:
+    pad = "  " * depth
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value, start=1):
+        if isinstance(item, dict | list | tuple) and item:
+            console.print(f"{pad}{key}:", markup=False, highlight=False)
+            _print_value(console, item, depth + 1)
+        else:
+            shown = "" if item is None or item in ([], {}, ()) else item
+            console.print(f"{pad}{key}: {shown}", markup=False, highlight=False)

@@ -1,0 +1,258 @@
+"""Startup -> main loop -> shutdown: wires configuration, listener, worker, outbox and clock; decides nothing itself.
+
+Signals only set a flag. The scheduler only ticks: what is due stands in the database, so a tick that comes late or
+twice does no harm, and a node that was killed goes on where its database says it stood.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import FrameType
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from triage import __version__
+from triage.config import Config
+from triage.dicom.equipment import NodeIdentity
+from triage.dicom.pixels import Decoder
+from triage.errors import TriageError
+from triage.net.scp import Callbacks, Listener, Received, sweep_spool
+from triage.nn.pack import load_pack
+from triage.nn.predict import pick_device
+from triage.outbox import Sender, deliver_due
+from triage.pipeline import Tools
+from triage.reception import Receiver, receive
+from triage.store import analysis, outbox, queries, reception
+from triage.store.db import Database, open_database
+from triage.store.files import Store
+from triage.worker import Worker, complete_series, run_one
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+"""How often the database is asked what is due."""
+
+SWEEP_S = 600.0
+"""How often broken transfers and expired images are looked for."""
+
+SPOOL_AGE_S = 600.0
+"""Age from which a file in the spool is the remains of a broken transfer."""
+
+STOP_GRACE_S = 10.0
+"""Time that running associations and a running analysis get at the stop."""
+
+
+def node_identity(config: Config) -> NodeIdentity:
+    """Who signs the results, as configured.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The identity that every object carries.
+    """
+    return NodeIdentity(
+        node_name=config.node.name, sop_class=config.results.sop_class, max_key_slices=config.results.max_key_slices
+    )
+
+
+def load_tools(config: Config, decoder: Decoder) -> Tools:
+    """Load the model pack onto its device.
+
+    Args:
+        config: The configuration.
+        decoder: A started decoder.
+
+    Returns:
+        What an analysis works with.
+
+    Raises:
+        PackError: The pack is missing, altered or inconsistent.
+        ConfigError: The configured device is not there.
+    """
+    pack = load_pack(config.model.pack, pick_device(config.model.device))
+    return Tools(pack, decoder, config.model.precision)
+
+
+class Service:
+    """A running node, from `start` to `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        """Keep the configuration; opens nothing.
+
+        Args:
+            config: The validated configuration.
+        """
+        self.config = config
+        self._stopping = threading.Event()
+        self._work = threading.Event()
+        self._resources = ExitStack()
+        self._listener: Listener | None = None
+        self._db: Database | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port the node listens on; only after `start`."""
+        assert self._listener is not None
+        return self._listener.address
+
+    @property
+    def db(self) -> Database:
+        """The open database; only after `start`."""
+        assert self._db is not None
+        return self._db
+
+    def start(self) -> None:
+        """Check everything, resume what an earlier process left, then listen.
+
+        Raises:
+            ConfigError: Folder, database, model pack, device or port cannot be used; nothing stays open.
+        """
+        with ExitStack() as stack:
+            self._start(stack)
+            self._resources = stack.pop_all()
+        log.info(
+            "node_started version=%s ae_title=%s host=%s port=%d destinations=%d",
+            __version__,
+            self.config.node.ae_title,
+            *self.address,
+            len(self.config.destinations),
+        )
+
+    def run(self) -> None:
+        """Wait until `request_stop` or a signal, then stop."""
+        while not self._stopping.wait(1.0):
+            pass
+        self.stop()
+
+    def request_stop(self) -> None:
+        """Ask `run` to end; safe to call from a signal handler."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """Refuse new associations, let running work finish or abandon it, close everything; states stay resumable."""
+        self._stopping.set()
+        self._work.set()
+        self._resources.close()
+        log.info("node_stopped")
+
+    def _start(self, stack: ExitStack) -> None:
+        config = self.config
+        store = Store(config.node.data_dir)
+        store.prepare()
+        stack.enter_context(store.locked())
+        decoder = stack.enter_context(Decoder(config.analysis.decode_timeout_s))
+        tools = load_tools(config, decoder)
+        db = self._db = open_database(config.database_url, config.node.data_dir)
+        stack.callback(db.close)
+        _resume(db, store)
+        worker = Worker(config, db, store, tools, node_identity(config))
+        stack.enter_context(self._working(worker))
+        stack.enter_context(self._ticking(worker))
+        self._listener = Listener(config.node, config.reception, store.spool, self._callbacks(db, store))
+        self._listener.start()
+        stack.callback(self._listener.stop, STOP_GRACE_S)
+
+    def _callbacks(self, db: Database, store: Store) -> Callbacks:
+        receiver = Receiver(db, store, self.config.reception.disk_reserve_mb << 20, self._stopping.is_set)
+
+        def on_received(received: Received) -> None:
+            receive(receiver, received)
+
+        def on_opened(key: str, calling_ae: str) -> None:
+            reception.association_opened(db, key, calling_ae, time.time())
+
+        def on_closed(key: str) -> None:
+            reception.association_closed(db, key, time.time())
+
+        return Callbacks(on_received, on_opened, on_closed)
+
+    @contextmanager
+    def _working(self, worker: Worker) -> Iterator[None]:
+        """The one thread that analyses; it ends after the study it is at, or is abandoned after the grace."""
+        thread = threading.Thread(target=self._work_loop, args=(worker,), name="worker", daemon=True)
+        thread.start()
+        yield
+        self._work.set()
+        thread.join(STOP_GRACE_S)
+        if thread.is_alive():
+            log.warning("analysis_abandoned")
+
+    def _work_loop(self, worker: Worker) -> None:
+        while not self._stopping.is_set():
+            try:
+                busy = run_one(worker)
+            except TriageError as e:
+                log.error("worker_waits error=%s", type(e).__name__)
+                busy = False
+            if not busy:
+                self._work.wait(TICK_S)
+                self._work.clear()
+
+    @contextmanager
+    def _ticking(self, worker: Worker) -> Iterator[None]:
+        config = self.config
+        scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={"default": ThreadPoolExecutor(len(config.destinations) + 2)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        scheduler.add_job(partial(self._tick_completion, worker), "interval", seconds=TICK_S, id="completion")
+        scheduler.add_job(partial(_sweep, worker), "interval", seconds=SWEEP_S, id="sweep")
+        sender = Sender(worker.db, config.node.ae_title, config.delivery)
+        for d in config.destinations:
+            scheduler.add_job(partial(deliver_due, sender, d), "interval", seconds=TICK_S, id=f"deliver {d.name}")
+        scheduler.start()
+        yield
+        scheduler.shutdown(wait=True)
+
+    def _tick_completion(self, worker: Worker) -> None:
+        if complete_series(worker.db, self.config.completion, time.time()):
+            self._work.set()
+
+
+def _resume(db: Database, store: Store) -> None:
+    """Undo what only a living process can hold: open associations, claims, half transfers."""
+    now = time.time()
+    reception.close_all_associations(db, now)
+    analysis.release_claims(db)
+    swept = sweep_spool(store.spool, 0.0, now)
+    log.info("resumed swept=%d", swept)
+
+
+def _sweep(worker: Worker) -> None:
+    """Remove the remains of broken transfers and the images of studies past their retention."""
+    now = time.time()
+    swept = sweep_spool(worker.store.spool, SPOOL_AGE_S, now)
+    days = worker.config.retention.days
+    expired = queries.expired_studies(worker.db, now - days * 86400.0) if days else []
+    for study_id, study_uid in expired:
+        worker.store.delete_study_images(study_uid)
+        outbox.images_deleted(worker.db, study_id, now)
+    if swept or expired:
+        log.info("swept spool=%d studies=%d", swept, len(expired))
+
+
+def serve(config: Config) -> None:
+    """Run a node until SIGTERM or Ctrl-C.
+
+    Args:
+        config: The validated configuration.
+
+    Raises:
+        ConfigError: The node cannot start.
+    """
+    service = Service(config)
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        service.request_stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    service.start()
+    service.run()
