@@ -1,0 +1,149 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from triage.nn.preprocess import BRAIN, SOFT, SUBDURAL, Preprocessing, average_thin, prepare
+from triage.records import HU_MIN
+
+PLAIN = Preprocessing(resize_px=64, crop_px=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def disc(rows: int, columns: int, center: tuple[float, float], radius: tuple[float, float], hu: float) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
+    inside = ((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2 < 1
+    return torch.where(inside, hu, -1000.0)
+
+
+def extent_px(image: torch.Tensor) -> tuple[int, int]:
+    mask = image > 0.25
+    return int(mask.any(dim=1).sum()), int(mask.any(dim=0).sum())
+
+
+def test_windows_are_the_channels_in_stated_order() -> None:
+    hu = torch.tensor([0.0, 40.0, 80.0, -20.0, 180.0, 230.0]).repeat_interleave(64 * 64).view(6, 64, 64)
+    brain, subdural, soft = prepare(hu, PLAIN)[:, :, 32, 32].unbind(1)
+    assert brain.tolist() == pytest.approx([0, 0.5, 1, 0, 1, 1])
+    assert subdural.tolist() == pytest.approx([0.1, 0.3, 0.5, 0, 1, 1])
+    assert soft.tolist() == pytest.approx([(v + 150) / 380 for v in (0, 40, 80, -20, 180, 230)])
+    turned = prepare(hu, replace(PLAIN, windows=(SOFT, BRAIN, SUBDURAL)))[:, :, 32, 32]
+    assert torch.equal(turned, torch.stack([soft, brain, subdural], dim=1))
+
+
+def test_normalisation_is_that_of_the_card() -> None:
+    hu = torch.full((2, 64, 64), 40.0)
+    image = prepare(hu, replace(PLAIN, mean=(0.5, 0.1, 0.0), std=(2.0, 0.5, 1.0)))
+    assert image[1, :, 5, 5].tolist() == pytest.approx([0.0, 0.4, 0.5])
+
+
+def test_values_outside_hounsfield_range_are_clipped() -> None:
+    hu = torch.full((1, 64, 64), 32767.0)
+    hu[:, :, :32] = -3024.0
+    clipped = hu.clamp(-1024.0, 3071.0)
+    assert torch.equal(prepare(hu, PLAIN), prepare(clipped, PLAIN))
+
+
+@pytest.mark.parametrize("order", ["resize_then_window", "window_then_resize"])
+def test_padding_is_air_to_a_square(order: str) -> None:
+    hu = torch.full((1, 100, 200), 40.0)
+    image = prepare(hu, replace(PLAIN, order=order))[0]  # type: ignore[arg-type]  # one of the two literals
+    assert image.shape == (3, 64, 64)
+    assert image[:, :16].abs().max() == 0
+    assert image[:, 48:].abs().max() == 0
+    assert image[0, 16:48].min() == pytest.approx(0.5)
+
+
+def test_non_square_pixels_become_square() -> None:
+    # 0.5 mm rows, 1 mm columns: a circle of 40 mm radius is 160 rows by 80 columns.
+    hu = disc(256, 128, (128, 64), (80, 40), 40.0)[None]
+    height, width = extent_px(prepare(hu, PLAIN, (0.5, 1.0))[0, 0])
+    assert height == width
+    assert abs(width - 40) <= 2  # a window without bone loses the blended border
+
+
+def test_crop_is_central() -> None:
+    hu = torch.full((1, 100, 100), -1000.0)
+    hu[:, 40:60, 40:60] = 40.0
+    image = prepare(hu, replace(PLAIN, resize_px=100, crop_px=50))[0, 0]
+    assert image.shape == (50, 50)
+    assert image[15:35, 15:35].min() == pytest.approx(0.5)
+    assert image.sum() == pytest.approx(0.5 * 400)
+
+
+def test_downscaling_averages() -> None:
+    checkerboard = (torch.arange(512)[:, None] + torch.arange(512)) % 2 * 80.0
+    image = prepare(checkerboard[None], PLAIN)[0, 0]
+    assert image.min() == pytest.approx(0.5, abs=0.01)
+    assert image.max() == pytest.approx(0.5, abs=0.01)
+
+
+def test_resize_order_differs_beside_bone() -> None:
+    hu = disc(256, 256, (128, 128), (80, 80), 1000.0)[None]
+    first, second = (prepare(hu, replace(PLAIN, order=o)) for o in ("resize_then_window", "window_then_resize"))
+    assert (first - second).abs().max() > 0.2
+    assert (first[0, :, 32, 32] - second[0, :, 32, 32]).abs().max() == 0
+
+
+def test_head_has_one_scale_and_place_whatever_the_field_of_view() -> None:
+    framed = replace(PLAIN, fov_mm=200.0)
+    wide = prepare(disc(512, 512, (200, 300), (90, 70), 40.0)[None], framed, (1.0, 1.0))
+    near = prepare(disc(400, 400, (190, 205), (180, 140), 40.0)[None], framed, (0.5, 0.5))
+    assert abs(extent_px(wide[0, 0])[0] - 58) <= 2
+    assert abs(extent_px(wide[0, 0])[1] - 45) <= 2
+    assert (wide - near).abs().mean() < 0.01
+
+
+def test_empty_slice_is_air() -> None:
+    image = prepare(torch.full((2, 64, 64), HU_MIN), replace(PLAIN, fov_mm=200.0))
+    assert image.abs().max() == 0
+
+
+def test_jittered_windows_replace_the_stated_ones() -> None:
+    hu = torch.full((2, 64, 64), 40.0)
+    windows = torch.tensor([[[40.0, 80.0]] * 3, [[50.0, 80.0]] * 3])
+    image = prepare(hu, PLAIN, windows=windows)
+    assert image[0].mean() == pytest.approx(0.5)
+    assert image[1].mean() == pytest.approx(0.375)
+
+
+def test_batch_and_single_image_agree_exactly() -> None:
+    """What makes serving (batches of a series) and training (batches of anything) the same."""
+    hu = torch.randn(5, 96, 80, generator=torch.Generator().manual_seed(3)) * 300
+    framed = Preprocessing(resize_px=64, crop_px=56, fov_mm=150.0)
+    together = prepare(hu, framed, (1.5, 2.0))
+    alone = torch.cat([prepare(image[None], framed, (1.5, 2.0)) for image in hu])
+    assert torch.equal(together, alone)
+
+
+class TestAverageThin:
+    def test_thick_slices_are_left_alone(self) -> None:
+        hu = torch.randn(4, 8, 8)
+        slabs, members = average_thin(hu, (0.0, 4.0, 8.0, 12.0), 5.0)
+        assert slabs is hu
+        assert members == [(0,), (1,), (2,), (3,)]
+
+    def test_thin_slices_are_averaged(self) -> None:
+        hu = torch.arange(8.0).view(8, 1, 1).expand(8, 2, 2)
+        slabs, members = average_thin(hu, [1.25 * i - 30 for i in range(8)], 5.0)
+        assert members == [(0, 1, 2, 3), (4, 5, 6, 7)]
+        assert slabs[:, 0, 0].tolist() == [1.5, 5.5]
+
+    def test_a_missing_slice_moves_no_other(self) -> None:
+        positions = [1.25 * i for i in range(12) if i != 5]
+        _, members = average_thin(torch.zeros(11, 2, 2), positions, 5.0)
+        assert members == [(0, 1, 2, 3), (4, 5, 6), (7, 8, 9, 10)]
+
+    def test_every_slice_is_in_one_slab(self) -> None:
+        positions = [0.625 * i + 0.0004 * (i % 3) for i in range(100)]
+        _, members = average_thin(torch.zeros(100, 2, 2), positions, 5.0)
+        assert [i for m in members for i in m] == list(range(100))
+        assert {len(m) for m in members[:-1]} == {8}
+
+    @pytest.mark.parametrize("positions", [(0.0,), (0.0, 0.0, 0.0)])
+    def test_unknown_geometry_is_left_alone(self, positions: tuple[float, ...]) -> None:
+        hu = torch.zeros(len(positions), 2, 2)
+        assert average_thin(hu, positions, 5.0)[0] is hu
+
+    def test_zero_thickness_averages_nothing(self) -> None:
+        hu = torch.zeros(3, 2, 2)
+        assert average_thin(hu, (0.0, 1.0, 2.0), 0.0)[0] is hu

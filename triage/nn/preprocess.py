@@ -1,0 +1,167 @@
+"""Hounsfield slices -> network input, the only such path for serving and for training; tensors only, no files.
+
+    (n, rows, columns) HU -> thin slices averaged -> common scale, head centred -> windows -> (n, 3, size, size)
+
+Serving calls `average_thin` and `prepare`; training calls them too, on slices it has augmented as HU.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from triage.records import HU_MAX, HU_MIN
+
+TISSUE_HU = -200.0
+"""Above this a pixel counts as head when the head's centre is looked for: skin and fat in, air, foam and hair out."""
+
+TISSUE_SPAN_HU = 300.0
+"""A pixel's weight in that centre grows from 0 at TISSUE_HU to 1 this much above, so bone does not outweigh brain."""
+
+Order = Literal["resize_then_window", "window_then_resize"]
+"""Whether images are resized as HU (quick) or after windowing (the source's way; differs beside bone)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A grey-level window: centre - width/2 becomes 0, centre + width/2 becomes 1."""
+
+    name: str
+    center_hu: float
+    width_hu: float
+
+
+BRAIN = Window("brain", 40.0, 80.0)
+SUBDURAL = Window("subdural", 80.0, 200.0)
+SOFT = Window("soft", 40.0, 380.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a pack's networks want their images; part of its card."""
+
+    windows: tuple[Window, Window, Window] = (BRAIN, SUBDURAL, SOFT)
+    """The three channels, in order."""
+    order: Order = "resize_then_window"
+    fov_mm: float = 0.0
+    """Side of the square around the head's centre that the network sees; 0 takes the whole image, padded to square."""
+    resize_px: int = 256
+    """Side of the square image before the central crop."""
+    crop_px: int = 224
+    """Side of the central crop: the network's input size."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from the windowed channels (0..1); the defaults are ImageNet's."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    slab_mm: float = 5.0
+    """Thin slices are averaged to slabs of about this thickness; 0 leaves them as they are."""
+
+
+def average_thin(
+    hu: torch.Tensor, positions_mm: Sequence[float], slab_mm: float
+) -> tuple[torch.Tensor, list[tuple[int, ...]]]:
+    """Average neighbouring thin slices, so that noise and the number of slices are those of a routine series.
+
+    Every slab gets the same number of slices, the one that comes nearest to slab_mm, save at the ends and at gaps:
+    slices are grouped by position, so a missing slice thins its slab and moves no neighbour.
+
+    Args:
+        hu: (n, rows, columns) Hounsfield units, ordered along the normal.
+        positions_mm: n positions along the normal, ascending; all equal when geometry is unknown.
+        slab_mm: Wanted thickness; 0 for none.
+
+    Returns:
+        (m, rows, columns) HU, and for each of the m slabs the indices of its slices. The input itself, each slice its
+        own slab, when its spacing is nearer to one slab than to half of one, or unknown.
+    """
+    n = len(hu)
+    steps = [b - a for a, b in itertools.pairwise(positions_mm)]
+    spacing_mm = sorted(steps)[len(steps) // 2] if steps else 0.0
+    together = round(slab_mm / spacing_mm) if spacing_mm > 0 else 1
+    if together <= 1:
+        return hu, [(i,) for i in range(n)]
+    groups: dict[int, list[int]] = {}
+    for i, position in enumerate(positions_mm):
+        # Half a step of tolerance keeps a slice that lies exactly on a border in one and the same slab.
+        groups.setdefault(int(((position - positions_mm[0]) / spacing_mm + 0.5) // together), []).append(i)
+    members = [tuple(groups[key]) for key in sorted(groups)]
+    return torch.stack([hu[list(indices)].mean(dim=0) for indices in members]), members
+
+
+def prepare(
+    hu: torch.Tensor,
+    preprocessing: Preprocessing,
+    spacing_mm: tuple[float, float] = (1.0, 1.0),
+    windows: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Turn Hounsfield slices into network input.
+
+    Args:
+        hu: (n, rows, columns) Hounsfield units, float32; values outside HU_MIN..HU_MAX are clipped.
+        preprocessing: As the card states.
+        spacing_mm: Between rows, between columns; only their ratio matters where fov_mm is 0.
+        windows: (n, 3, 2) centre and width of each image's channels in HU, in place of the stated ones; training
+            jitters them, serving leaves this out.
+
+    Returns:
+        (n, 3, crop_px, crop_px) float32.
+    """
+    hu = hu.float().clamp(HU_MIN, HU_MAX)
+    if windows is None:
+        stated = [(w.center_hu, w.width_hu) for w in preprocessing.windows]
+        windows = torch.tensor(stated, device=hu.device).expand(len(hu), 3, 2)
+    if preprocessing.order == "resize_then_window":
+        channels = _window(_frame(hu[:, None], hu, preprocessing, spacing_mm), windows)
+    else:
+        channels = _frame(_window(hu[:, None], windows), hu, preprocessing, spacing_mm)
+    mean = torch.tensor(preprocessing.mean, device=hu.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=hu.device).view(1, 3, 1, 1)
+    return (channels - mean) / std
+
+
+def _window(planes: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """(n, 1, rows, columns) HU seen through (n, 3, 2) windows: (n, 3, rows, columns) in 0..1."""
+    center, width = windows[:, :, 0, None, None], windows[:, :, 1, None, None]
+    return ((planes - center) / width + 0.5).clamp(0.0, 1.0)
+
+
+def _frame(
+    planes: torch.Tensor, hu: torch.Tensor, preprocessing: Preprocessing, spacing_mm: tuple[float, float]
+) -> torch.Tensor:
+    """Bring (n, c, rows, columns) planes to the common scale and cut the square the network sees, air around.
+
+    Resizing by another factor in each direction makes pixels square. One cut around the centre stands for padding to
+    square, and for the central crop of the resized square.
+    """
+    n, channels, rows, columns = planes.shape
+    side_mm = preprocessing.fov_mm or max(rows * spacing_mm[0], columns * spacing_mm[1])
+    px_per_mm = preprocessing.resize_px / side_mm
+    height, width = (max(1, round(k * mm * px_per_mm)) for k, mm in zip((rows, columns), spacing_mm, strict=True))
+    if (height, width) != (rows, columns):
+        planes = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    centers = _head_centers(hu) if preprocessing.fov_mm else torch.full((n, 2), 0.5, device=hu.device)
+    size = preprocessing.crop_px
+    # Air in HU; once windowed, what every window makes of air: a card's windows all end above HU_MIN.
+    fill = HU_MIN if channels == 1 else 0.0
+    padded = functional.pad(planes, (size, size, size, size), value=fill)
+    starts = torch.floor(centers * torch.tensor([height, width], device=hu.device) - size / 2 + 0.5).long() + size
+    steps = torch.arange(size, device=hu.device)
+    row_indices, column_indices = starts[:, 0, None] + steps, starts[:, 1, None] + steps
+    images = torch.arange(n, device=hu.device)[:, None, None]
+    # Two index arrays around a slice put the slice last: (n, size, size, c).
+    return padded[images, :, row_indices[:, :, None], column_indices[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _head_centers(hu: torch.Tensor) -> torch.Tensor:
+    """Centre of mass of the tissue of (n, rows, columns) HU, (n, 2) as fractions of rows and columns; empty: 0.5."""
+    weight = ((hu - TISSUE_HU) / TISSUE_SPAN_HU).clamp(0.0, 1.0)
+    total = weight.sum(dim=(1, 2))
+    centers = []
+    for axis in (1, 2):
+        length = hu.shape[axis]
+        profile = weight.sum(dim=3 - axis)
+        middles = (torch.arange(length, device=hu.device) + 0.5) / length
+        centers.append((profile * middles).sum(dim=1) / total.clamp(min=1e-6))
+    return torch.where(total[:, None] > 0, torch.stack(centers, dim=1), 0.5)
