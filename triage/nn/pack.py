@@ -1,0 +1,233 @@
+"""Model packs: verify, load and write folders of safetensors and a card; never unpickles, never fetches.
+
+    models/<name>-<version>/ card.toml, binary.safetensors, subtype.safetensors
+
+A pack that is not exactly what its card says is refused: the card is what a hospital signed for.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import nn
+
+from triage.errors import PackError
+from triage.nn.architectures import build
+from triage.nn.card import (
+    BINARY_FILE,
+    CARD_NAME,
+    SUBTYPE_FILE,
+    Card,
+    Networks,
+    Storage,
+    check,
+    parse_card,
+    read_card,
+    read_text,
+    write_card,
+)
+from triage.records import ModelIdentity
+
+__all__ = ["Card", "Pack", "load_pack", "read_card", "verify_pack", "write_pack"]
+
+SCALE_SUFFIX = ".int8_scale"
+"""Ending of the name of the tensor that holds the scales of an int8 tensor: one float32 an output channel."""
+
+INT8_MAX = 127
+"""Quantised values are symmetric, -127..127, so that negation is exact."""
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A verified pack, ready to judge."""
+
+    card: Card
+    identity: ModelIdentity
+    binary: nn.Module
+    """In evaluation mode, on `device`: images -> (n, 1) logits."""
+    subtype: nn.Module
+    """As `binary`, (n, 5) logits."""
+    device: torch.device
+
+
+def load_pack(folder: Path, device: torch.device | str = "cpu") -> Pack:
+    """Verify a pack and load its networks.
+
+    Args:
+        folder: `models/<name>-<version>/`.
+        device: Where the networks are to run; `triage.nn.predict.pick_device` chooses one.
+
+    Returns:
+        The pack; weights are fp32 whatever their storage.
+
+    Raises:
+        PackError: Something is missing, altered or inconsistent; one line that names it and what to do.
+    """
+    card, identity, states = _read(folder)
+    device = torch.device(device)
+    networks = []
+    for name, heads in ((BINARY_FILE, 1), (SUBTYPE_FILE, _subtype_heads(card.networks))):
+        network = _empty(card.networks.architecture, heads)
+        network.load_state_dict(states[name], assign=True)
+        network.eval().requires_grad_(False).to(device)
+        nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+        networks.append(network)
+    return Pack(card, identity, networks[0], networks[1], device)
+
+
+def verify_pack(folder: Path) -> list[str]:
+    """Check everything about a pack.
+
+    Args:
+        folder: `models/<name>-<version>/`.
+
+    Returns:
+        Lines for a person: what the pack is and what was checked.
+
+    Raises:
+        PackError: As `load_pack`.
+    """
+    card, identity, states = _read(folder)
+    lines = [
+        f"{identity.name} {identity.version} ({identity.intended_use}), {identity.architecture}",
+        f"sha256 {identity.sha256}",
+    ]
+    for name, state in states.items():
+        size_mb = (folder / name).stat().st_size / 1e6
+        values = sum(t.numel() for t in state.values())
+        lines.append(f"{name}: {size_mb:.1f} MB as {card.networks.storage}, {values / 1e6:.1f} M values, hash agrees")
+    for label, auroc in card.performance.auroc.items():
+        lines.append(f"{label}: AUROC {auroc.slice:.3f} by slice, {auroc.study:.3f} by study")
+    return [*lines, *card.limits]
+
+
+def write_pack(folder: Path, card: Card, binary: State, subtype: State) -> Card:
+    """Write a pack; weights are stored as `card.networks.storage` says.
+
+    Args:
+        folder: New or existing folder; its files are replaced.
+        card: Its `files` are filled in here.
+        binary: State of the one-head network, floating point.
+        subtype: State of the subtype network.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        PackError: The card's values or the states' names or shapes are wrong; nothing is written then.
+    """
+    check(replace(card, files={}))
+    states = {BINARY_FILE: binary, SUBTYPE_FILE: subtype}
+    for (name, state), heads in zip(states.items(), (1, _subtype_heads(card.networks)), strict=True):
+        _check_state(state, _empty(card.networks.architecture, heads), name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, state in states.items():
+        save_file(_stored(state, card.networks.storage), folder / name)
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in states}
+    card = replace(card, files=hashes)
+    write_card(folder, card)
+    return card
+
+
+def _read(folder: Path) -> tuple[Card, ModelIdentity, dict[str, dict[str, torch.Tensor]]]:
+    """Read card and weights once, so that what is hashed is what is used."""
+    text = read_text(folder)
+    card = parse_card(text, folder / CARD_NAME)
+    if set(card.files) != {BINARY_FILE, SUBTYPE_FILE}:
+        raise PackError(f"{folder / CARD_NAME}: files must name {BINARY_FILE} and {SUBTYPE_FILE}; get the pack again")
+    whole = hashlib.sha256(text.encode("utf-8"))
+    states = {}
+    for name, heads in ((BINARY_FILE, 1), (SUBTYPE_FILE, _subtype_heads(card.networks))):
+        path = folder / name
+        try:
+            content = path.read_bytes()
+        except OSError as e:
+            raise PackError(f"{path}: cannot be read ({e.strerror}); get the pack again") from e
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != card.files[name]:
+            raise PackError(f"{path}: sha256 is {digest}, the card says {card.files[name]}; get the pack again")
+        whole.update(content)
+        states[name] = _expanded(content, path)
+        _check_state(states[name], _empty(card.networks.architecture, heads), path)
+    identity = ModelIdentity(card.name, card.version, whole.hexdigest(), card.intended_use, card.networks.architecture)
+    return card, identity, states
+
+
+def _subtype_heads(networks: Networks) -> int:
+    return len(networks.labels) - 1
+
+
+def _empty(architecture: str, heads: int) -> nn.Module:
+    """A network without memory for its weights: names and shapes only."""
+    with torch.device("meta"):
+        return build(architecture, heads)
+
+
+def _check_state(state: State, network: nn.Module, where: Path | str) -> None:
+    """Raise PackError unless names, shapes and values of a state fit a network."""
+    wanted = network.state_dict()
+    if odd := sorted(set(wanted) ^ set(state)):
+        kind = "missing" if odd[0] in wanted else "unknown"
+        raise PackError(f"{where}: tensor {odd[0]} is {kind} ({len(odd)} such); card and weights do not match")
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            shapes = f"{tuple(tensor.shape)}, the card's architecture needs {tuple(wanted[name].shape)}"
+            raise PackError(f"{where}: tensor {name} has shape {shapes}; card and weights do not match")
+        if tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise PackError(f"{where}: tensor {name} is {tensor.dtype}, not {wanted[name].dtype}; get the pack again")
+        if not torch.isfinite(tensor).all():
+            raise PackError(f"{where}: tensor {name} holds values that are not finite; get the pack again")
+
+
+def _stored(state: State, storage: Storage) -> dict[str, torch.Tensor]:
+    """A state as it lies in the file. Vectors (batch norm, biases) are few and delicate: they stay fp32 always."""
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if not tensor.is_floating_point():
+            stored[name] = tensor
+        elif storage == "fp32" or tensor.ndim < 2:
+            stored[name] = tensor.float()
+        elif storage == "fp16":
+            stored[name] = tensor.half()
+        else:
+            stored[name], stored[name + SCALE_SUFFIX] = _quantised(tensor.float())
+    return stored
+
+
+def _quantised(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(out, ...) float -> int8 of the same shape and (out,) float32 scales; a channel of zeros gets scale 1."""
+    largest = tensor.abs().flatten(1).amax(dim=1)
+    scale = torch.where(largest > 0, largest / INT8_MAX, 1.0)
+    values = torch.round(tensor / _per_channel(scale, tensor.ndim)).clamp(-INT8_MAX, INT8_MAX)
+    return values.to(torch.int8), scale
+
+
+def _expanded(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    """The state in a weight file, floating point in fp32."""
+    try:
+        stored = load_tensors(content)
+    except SafetensorError as e:
+        raise PackError(f"{path}: not a safetensors file: {e}; get the pack again") from e
+    state = {}
+    for name, tensor in stored.items():
+        if name.endswith(SCALE_SUFFIX):
+            continue
+        if tensor.dtype == torch.int8:
+            scale = stored.get(name + SCALE_SUFFIX)
+            if scale is None or scale.shape != tensor.shape[:1] or not (torch.isfinite(scale) & (scale > 0)).all():
+                raise PackError(f"{path}: int8 tensor {name} has no positive scale a channel; get the pack again")
+            tensor = tensor.float() * _per_channel(scale.float(), tensor.ndim)
+        state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return state
+
+
+def _per_channel(scale: torch.Tensor, ndim: int) -> torch.Tensor:
+    return scale.view(-1, *[1] * (ndim - 1))
