@@ -1,0 +1,340 @@
+"""Brain of the phantom: grey and white matter, ventricles, cisterns, dura, vessels and harmless calcifications."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from triage.phantom.fields import (
+    Coordinates,
+    Grid,
+    Lattice,
+    Point,
+    Region,
+    blend_in,
+    capsule,
+    ellipsoid,
+    lattice,
+    noise,
+    region_around,
+    smooth_step,
+    soft,
+    soft_slab,
+)
+from triage.phantom.profile import Head
+from triage.phantom.skull import Surface
+from triage.records import FloatArray
+
+FALX_HU = 50.0
+CALCIUM_HU = (110.0, 420.0)
+
+SULCUS_PITCH_MM = 3.0
+"""Smoothing length of the random field whose zero surfaces are the sulci: gyri of about 12 mm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deformation:
+    """How a lesion moves the brain; all zero for none."""
+
+    inward: FloatArray | float
+    """(n, rows, columns): thickness in mm of what lies between inner table and brain."""
+    shift_mm: float
+    """Shift of the midline; positive towards the left (+x)."""
+    centre: Point
+    """From where tissue is pushed aside."""
+    push_mm: float
+    """Radius of the ball whose volume is pushed aside."""
+
+
+STILL = Deformation(0.0, 0.0, (0.0, 0.0, 0.0), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Brain:
+    """Tissue shares of each voxel, 0..1, (n, rows, columns)."""
+
+    inside: FloatArray
+    """Cranial cavity."""
+    csf: FloatArray
+    """Sulci, fissures and cisterns."""
+    ventricle: FloatArray
+    dura: FloatArray
+    """Falx, tentorium, sinuses: no lesion lies in it."""
+    at: Coordinates
+    """Coordinates in the undeformed brain."""
+
+
+def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.random.Generator) -> Coordinates:
+    """Where in the undeformed brain each voxel's tissue comes from.
+
+    Args:
+        head: Parameters.
+        grid: The voxels.
+        s: Surfaces.
+        change: Mass effect.
+        rng: Source of chance for each brain's own shape.
+
+    Returns:
+        Coordinates in mm.
+    """
+    scale = [np.float32(n / r) for n, r in zip((67, 84, 76), head.radii_mm, strict=True)]
+    x, y, z = (a * f for a, f in zip((s.at.x, s.at.y, s.at.z), scale, strict=True))
+    for axis in (x, y, z):
+        axis += noise(rng, grid.shape, grid.step_mm, 36) * np.float32(1.1)
+    if change.shift_mm:
+        inner = smooth_step(s.vault / 30)
+        falling = 1 / (1 + (s.at.y / 55) ** 2 + ((s.at.z - 8) / 45) ** 2)
+        x -= np.float32(change.shift_mm) * inner * falling
+    if change.push_mm:
+        cx, cy, cz = change.centre
+        dx, dy, dz = x - cx, y - cy, z - cz
+        r2 = dx * dx + dy * dy + dz * dz + np.float32(1e-3)
+        ball = np.float32(change.push_mm**2)
+        back = np.clip(1 - np.float32(0.5) * ball / r2, 0.25, 1)
+        fade = smooth_step(s.depth / 15)
+        back = 1 - (1 - back) * fade
+        x, y, z = cx + dx * back, cy + dy * back, cz + dz * back
+    return Coordinates(x, y, z)
+
+
+def _chain(at: Coordinates, points: tuple[tuple[float, float, float, float], ...]) -> FloatArray:
+    """Union of tapering rods through points (x, y, z, radius)."""
+    out: FloatArray | None = None
+    for a, b in pairwise(points):
+        one = capsule(at, (a[0], a[1], a[2]), (b[0], b[1], b[2]), (a[3], b[3]))
+        out = one if out is None else np.maximum(out, one)
+    assert out is not None
+    return out
+
+
+def _ventricles(head: Head, grid: Grid, at: Coordinates, out: FloatArray) -> None:
+    """Lateral, third and fourth ventricles as shares, in place."""
+    region = region_around(grid, (-58, -62, -60), (58, 80, 48))
+    here = at.at(region)
+    inside = np.full(here.x.shape, -50, np.float32)
+    for side in (-1.0, 1.0):
+        w = head.ventricles * (1 + side * head.asymmetry)
+        mirrored = Coordinates(here.x * np.float32(side), here.y, here.z * np.float32(0.8))
+        wide, narrow = 4.2 * w, 2.6 * w
+        body = _chain(mirrored, ((13.5 + w, -37, 3, narrow), (9 + w, -24, 8, wide), (5.5 + w, -8, 13, 3.6 * w),
+                                 (10 + 2 * w, 10, 17, wide), (17 + 2 * w, 26, 15, 4.6 * w),
+                                 (21 + 2 * w, 38, 8, 5.5 * w), (23, 58, 4, 2.2 * w)))  # fmt: skip
+        horn = _chain(mirrored, ((21 + 2 * w, 36, 4, 4 * w), (31, 20, -7, 2.4 * w), (29, 0, -13, 1.4 * w)))
+        inside = np.maximum(inside, np.maximum(body, horn))
+    septum = np.abs(here.x) - np.float32(0.5 * head.cavum_mm)
+    inside = np.minimum(inside, np.abs(septum) - np.float32(0.4))
+    if head.cavum_mm:
+        cavum = np.minimum(-septum, ellipsoid(here, (0, -20, 10), (9, 20, 10)))
+        inside = np.maximum(inside, cavum)
+    third = np.minimum(np.float32(1.9 * head.ventricles) - np.abs(here.x), ellipsoid(here, (0, 1, -2), (12, 15, 11)))
+    fourth = ellipsoid(here, (0, 34, -36), (6.5 * head.ventricles + 1.5, 5.5 * head.ventricles, 11))
+    np.maximum(inside, np.maximum(third, fourth), out=inside)
+    out[region] = soft(inside, grid.soft_mm)
+
+
+def _cisterns(head: Head, grid: Grid, at: Coordinates, csf: FloatArray) -> None:
+    """Basal cisterns and Sylvian fissures as shares, in place."""
+    a = head.atrophy
+    wide = 1.0 + 2.2 * a
+    region = region_around(grid, (-66, -60, -75), (66, 72, 28))
+    here = at.at(region)
+    squat = Coordinates(np.abs(here.x), here.y, here.z)
+    star = _chain(squat, ((0, -12, -19, 5.5 + a), (0, -2, -20, 4 + a)))
+    front = _chain(squat, ((0, -12, -18, 3 + a), (0, -34, -12, 0.8 + a)))
+    arms = _chain(squat, ((6, -13, -18, 2.8 + a), (22, -18, -16, 1.6 + 0.8 * a), (37, -15, -12, 1.6 + wide * 0.5)))
+    ring = _chain(squat, ((5, 0, -20, 2.6 + a), (15, 6, -16, 1.3 + 0.8 * a), (18, 15, -12, 1.2 + 0.8 * a),
+                          (12, 25, -7, 1.6 + a), (0, 28, -4, 2.6 + a)))  # fmt: skip
+    pons = _chain(squat, ((0, 0, -26, 2.5 + a), (0, 3, -40, 1.8 + a), (0, 8, -60, 3.5)))
+    angle = _chain(squat, ((4, 3, -38, 1.8 + a), (21, 14, -40, 2.2 + a)))
+    magna = ellipsoid(squat, (0, 56, -54), (10 + 4 * a, 9 + 3 * a, 10))
+    folium = _chain(squat, ((0, 40, -6, 1.2 + 1.5 * a), (0, 55, -14, 0.7 + a)))  # above the vermis
+    inside = np.maximum.reduce([star, front, arms, ring, pons, angle, magna, folium])
+    share = soft(inside, grid.soft_mm)
+    for sign in (-1.0, 1.0):  # the insular cleft and its way out to the side
+        half = 0.35 + 0.75 * wide * (1 + 0.15 * sign * head.asymmetry * 10)
+        x = here.x * np.float32(sign)
+        curve = x - (41 - ((here.y + 6) / 12) ** 2)
+        extent = soft(ellipsoid(here, (sign * 41, -7, 0), (30, 23, 15)), 4)
+        cleft = soft_slab(np.abs(curve), half, grid.soft_mm) * extent
+        way = np.abs(here.y + 14 - np.float32(0.9) * (here.z + 2))
+        out = soft_slab(way, half, grid.soft_mm) * soft(x - 40, 3) * soft(14 - np.abs(here.z), 3)
+        share = np.maximum(share, np.maximum(cleft, out))
+    csf[region] = np.maximum(csf[region], share)
+
+
+def _cortex(
+    head: Head, grid: Grid, at: Coordinates, sunk: FloatArray, fields: tuple[Lattice, Lattice]
+) -> tuple[FloatArray, FloatArray]:
+    """Shares of sulcal fluid and of grey matter within the outer 24 mm of the brain; flat arrays.
+
+    Args:
+        head: Parameters.
+        grid: The voxels.
+        at: Undeformed coordinates, flat.
+        sunk: Depth below the brain's own surface, flat.
+        fields: Random fields: folding, and how deep folds reach.
+
+    Returns:
+        CSF and grey shares, flat.
+    """
+    fold, reach = fields
+    r = np.sqrt(at.x * at.x + at.y * at.y + at.z * at.z) + np.float32(1)
+    outwards = (80 + 0.25 * (r - 80)) / r  # folds stand on the surface, so a column of depth sees one place
+    px, py, pz = at.x * outwards, at.y * outwards, at.z * outwards
+    slope = np.float32(1 / (1.41 * SULCUS_PITCH_MM))
+    away = np.abs(fold(px, py, pz)) / slope  # about mm from the nearest fold
+    far = np.float32(11 + 2 * head.atrophy) + 6 * reach(px, py, pz)
+    below = at.z < -14  # cerebellum and temporal floor: finer and shallower
+    far = np.where(below & (at.y > 10), far * np.float32(0.4), far)
+    left = np.clip(1 - sunk / np.maximum(far, 1), 0, 1)
+    half = np.float32(0.22 + 1.75 * head.atrophy) * np.minimum(2 * left, 1)
+    sulcus = soft_slab(away, half, grid.soft_mm) * (left > 0)
+    film = np.float32(0.25 + 2.6 * head.atrophy)
+    sulcus = np.maximum(sulcus, soft(film - sunk, grid.soft_mm))
+    ribbon = np.maximum(soft(half + 3 - away, grid.soft_mm) * soft(far + 2 - sunk, 3), soft(film + 3.4 - sunk, 2))
+    return sulcus, ribbon
+
+
+def _deep_grey(grid: Grid, at: Coordinates, grey: FloatArray) -> None:
+    """Caudate, lentiform nucleus and thalamus as shares, in place."""
+    region = region_around(grid, (-50, -48, -30), (50, 44, 40))
+    here = at.at(region)
+    squat = Coordinates(np.abs(here.x), here.y, here.z)
+    caudate = _chain(squat, ((15, -27, 6, 6), (17, -8, 17, 3), (20, 14, 20, 2)))
+    lens = ellipsoid(squat, (26, -4, 4), (7.5, 17, 12))
+    thalamus = ellipsoid(squat, (10.5, 12, 5), (8.5, 14, 10))
+    share = soft(np.maximum.reduce([caudate, lens, thalamus]), 2.5)
+    insula = soft_slab(np.abs(squat.x - (37.5 - ((squat.y + 6) / 12) ** 2)), 2, 2.0)
+    insula *= soft(ellipsoid(squat, (38, -7, 0), (30, 23, 15)), 4)
+    grey[region] = np.maximum(grey[region], np.maximum(share, insula))
+
+
+def paint_brain(
+    hu: FloatArray, head: Head, grid: Grid, s: Surface, chance: tuple[np.random.Generator, Deformation]
+) -> Brain:
+    """Everything inside the cranial cavity, in place.
+
+    Args:
+        hu: (n, rows, columns).
+        head: Parameters.
+        grid: The voxels.
+        s: Surfaces.
+        chance: Source of chance, and the mass effect to draw the brain with.
+
+    Returns:
+        Tissue shares.
+    """
+    rng, change = chance
+    at = deformed(head, grid, s, change, rng)
+    inside = soft(s.depth, grid.soft_mm)
+    grey, csf, ventricle = (np.zeros(grid.shape, np.float32) for _ in range(3))
+    fields = lattice(rng, SULCUS_PITCH_MM, 96), lattice(rng, 9.0, 96)
+    sunk = s.depth - np.asarray(change.inward, np.float32)
+    edge = np.flatnonzero((sunk < 26) & (s.depth > -2))
+    flat = Coordinates(at.x.ravel()[edge], at.y.ravel()[edge], at.z.ravel()[edge])
+    csf.ravel()[edge], grey.ravel()[edge] = _cortex(head, grid, flat, sunk.ravel()[edge], fields)
+    _deep_grey(grid, at, grey)
+    below = soft(-s.tentorium, 3) * soft(at.y - 12, 8)
+    np.maximum(grey, below * np.float32(0.75), out=grey)
+    gap = np.float32(0.5 + 1.6 * head.atrophy)
+    cut = soft_slab(np.abs(at.x), gap, grid.soft_mm) * _falx_extent(s, 3.0)
+    np.maximum(csf, cut, out=csf)
+    _cisterns(head, grid, at, csf)
+    _ventricles(head, grid, at, ventricle)
+    csf *= 1 - ventricle
+    tissue = np.float32(head.white_hu) + grey * np.float32(head.grey_hu - head.white_hu)
+    tissue += noise(rng, grid.shape, grid.step_mm, 22) * np.float32(0.7)
+    _disease(tissue, head, grid, at, rng)
+    fluid = csf + ventricle
+    tissue += fluid * (np.float32(head.csf_hu) - tissue)
+    blend_in(hu, inside, tissue)
+    dura = _dura(hu, head, grid, s, inside)
+    _calcify(hu, head, grid, at, rng)
+    return Brain(inside, csf * inside, ventricle * inside, dura, at)
+
+
+def _falx_extent(s: Surface, margin_mm: float) -> FloatArray:
+    """Share of the midline plane that the falx (or the fissure round it) fills."""
+    y, z = s.at.y, s.at.z
+    above_callosum = np.sqrt(((y - 4) / (47 - margin_mm)) ** 2 + ((z - 2) / (31 - margin_mm)) ** 2)
+    share = soft((above_callosum - 1) * 30, 3.0)
+    share *= soft(s.tentorium, 3.0) * soft(s.depth + 1, 2.0)
+    share *= np.maximum(soft(z + 20, 4.0) * (y < 0), y >= 0)
+    return share
+
+
+def _dura(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray) -> FloatArray:
+    """Falx, tentorium and venous sinuses, in place; their share is returned."""
+    at, width = s.at, grid.soft_mm
+    thick = np.float32(0.55)
+    falx = soft_slab(np.abs(at.x), thick, width) * _falx_extent(s, 0.0)
+    notch = np.sqrt((at.x / 21) ** 2 + ((at.y - 8) / 26) ** 2)
+    leaf = soft_slab(np.abs(s.tentorium), thick * 1.2, width + 0.5) * soft((notch - 1) * 20, 3) * soft(at.y - 2, 4)
+    sheet = np.maximum(falx, leaf) * inside
+    blend_in(hu, sheet, FALX_HU)
+    crest = soft(4.2 - np.abs(at.x) - np.float32(0.7) * np.abs(s.depth - 1), width) * soft(at.z - 2 + at.y * 0.3, 6)
+    side = soft(3.8 - np.float32(0.7) * np.abs(s.tentorium - 1) - np.abs(s.depth - 1) * np.float32(0.8), width)
+    side *= soft(at.y - 28, 6)
+    straight = soft(capsule(at, (0, 34, 3), (0, 82, -10), (1.6, 2.4)), width)
+    sinus = np.maximum.reduce([crest, side, straight]) * inside
+    blend_in(hu, sinus, head.blood_hu)
+    vessels = np.zeros_like(hu)
+    for side_of in (-1.0, 1.0):
+        for a, b in (((6, -10, -22), (9, -14, -17)), ((9, -14, -17), (34, -17, -13)), ((9, -14, -17), (2, -28, -13))):
+            start, end = (side_of * a[0], a[1], a[2]), (side_of * b[0], b[1], b[2])
+            region = _rod_region(grid, start, end, 4)
+            rod = capsule(at.at(region), start, end, (1.6, 1.1))
+            np.maximum(vessels[region], soft(rod, width), out=vessels[region])
+    region = _rod_region(grid, (0, 2, -44), (0, 0, -22), 4)
+    np.maximum(vessels[region], soft(capsule(at.at(region), (0, 3, -44), (0, 0, -22), (1.7, 1.7)), width),
+               out=vessels[region])  # fmt: skip
+    blend_in(hu, vessels * inside * np.float32(0.8), head.blood_hu - 6)
+    return np.maximum(sheet, sinus)
+
+
+def _rod_region(grid: Grid, a: Point, b: Point, reach: float) -> Region:
+    low = (min(a[0], b[0]) - reach, min(a[1], b[1]) - reach, min(a[2], b[2]) - reach)
+    high = (max(a[0], b[0]) + reach, max(a[1], b[1]) + reach, max(a[2], b[2]) + reach)
+    return region_around(grid, low, high)
+
+
+def _calcify(hu: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> None:
+    """Pineal, choroid plexus, falx and basal ganglia calcification, in place."""
+    spots: list[tuple[Point, Point]] = []
+    if head.pineal:
+        spots.append(((0.0, 27.0, 0.0), (head.pineal, head.pineal, head.pineal + 1)))
+    for side in (-1.0, 1.0):
+        if head.choroid:
+            r = head.choroid * float(rng.uniform(0.6, 1.3))
+            spots.append(((side * 22 * (0.9 + 0.1 * head.ventricles), 35.0, 9.0), (r, r * 1.8, r + 2)))
+        if head.ganglia_calcified:
+            r = float(rng.uniform(1.0, 3.0))
+            spots.append(((side * 22, float(rng.uniform(-8, 2)), 3.0), (r, r * 1.5, r + 1)))
+    if head.falx_calcified:
+        r = float(rng.uniform(1.0, 2.2))
+        spots.append(((0.0, -45.0, float(rng.uniform(25, 45))), (r, r * 3, r * 2)))
+    for centre, radii in spots:
+        value = float(rng.uniform(*CALCIUM_HU))
+        reach = max(radii) + 10
+        region = _rod_region(grid, centre, centre, reach)
+        if all(part.stop > part.start for part in region):
+            blend_in(hu[region], soft(ellipsoid(at.at(region), centre, radii), grid.soft_mm), value)
+
+
+def _disease(tissue: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> None:
+    """Low density of age: round the ventricles, and an old infarct, in place."""
+    if head.white_disease_hu > 1:
+        region = region_around(grid, (-60, -70, -20), (60, 80, 60))
+        here = at.at(region)
+        squat = Coordinates(np.abs(here.x), here.y, here.z)
+        near = _chain(squat, ((14, -34, 8, 9), (18, 0, 24, 8), (24, 40, 14, 10)))
+        tissue[region] -= np.float32(head.white_disease_hu) * soft(near, 9)
+    if head.infarct:
+        side = 1.0 if rng.random() < 0.5 else -1.0
+        centre = (side * float(rng.uniform(28, 50)), float(rng.uniform(-30, 45)), float(rng.uniform(-5, 35)))
+        r = float(rng.uniform(9, 24))
+        region = _rod_region(grid, centre, centre, r + 18)
+        if all(part.stop > part.start for part in region):
+            inside = ellipsoid(at.at(region), centre, (r, r * 1.3, r))
+            inside += noise(rng, inside.shape, grid.step_mm, 9) * np.float32(2.5)
+            blend_in(tissue[region], soft(inside, 4) * np.float32(rng.uniform(0.5, 1.0)), float(rng.uniform(9, 20)))

@@ -1,0 +1,267 @@
+"""Grids, soft shapes and band-limited noise on them; plain arrays, no anatomy, no DICOM.
+
+Only additions, products, square roots and table look-ups touch whole arrays: no BLAS, no vectorised transcendental
+function, so one platform always gives the same bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from triage.records import FloatArray
+
+Region = tuple[slice, slice, slice]
+Point = tuple[float, float, float]
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Voxels of a stack of slices and where they lie in the head: axes (slice, row, column)."""
+
+    shape: tuple[int, int, int]
+    step_mm: tuple[float, float, float]
+    """Between slices along the normal, between rows, between columns."""
+    thickness_mm: float
+    matrix: npt.NDArray[np.float64]
+    """(3, 3): offset (slice, row, column) from the middle of the grid -> head (x, y, z) in mm."""
+    origin_mm: npt.NDArray[np.float64]
+    """(3,): head coordinates of the middle of the grid."""
+
+    @property
+    def soft_mm(self) -> float:
+        """Width over which an edge fades: pixel and part of the slice thickness (partial volume)."""
+        return self.step_mm[2] + 0.12 * self.thickness_mm
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel."""
+        return self.step_mm[0] * self.step_mm[1] * self.step_mm[2] / 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Head coordinates of every voxel in mm: x to the left, y to the back, z up (DICOM's patient axes)."""
+
+    x: FloatArray
+    y: FloatArray
+    z: FloatArray
+
+    def at(self, region: Region) -> "Coordinates":
+        """Views of one region."""
+        return Coordinates(self.x[region], self.y[region], self.z[region])
+
+
+def coordinates(grid: Grid) -> Coordinates:
+    """Head coordinates of all voxels.
+
+    Args:
+        grid: The voxels.
+
+    Returns:
+        Three (n, rows, columns) arrays.
+    """
+    offsets = [np.arange(n) - (n - 1) / 2.0 for n in grid.shape]
+    k, j, i = offsets[0][:, None, None], offsets[1][None, :, None], offsets[2][None, None, :]
+    axes = []
+    for row, start in zip(grid.matrix, grid.origin_mm, strict=True):
+        plane = (start + row[0] * k + row[1] * j).astype(np.float32)
+        axes.append(plane + (row[2] * i).astype(np.float32))
+    return Coordinates(*axes)
+
+
+def region_around(grid: Grid, low: Point, high: Point) -> Region:
+    """The smallest block of voxels that holds a box of head coordinates.
+
+    Args:
+        grid: The voxels.
+        low: Least x, y, z in mm.
+        high: Greatest x, y, z in mm.
+
+    Returns:
+        Slices into arrays of the grid; empty where the box lies outside.
+    """
+    corners = np.array([[(low, high)[c >> a & 1][a] for a in range(3)] for c in range(8)]) - grid.origin_mm
+    inverse = np.linalg.inv(grid.matrix)
+    index = np.stack([(corners * row).sum(axis=1) for row in inverse], axis=1)
+    middle = (np.array(grid.shape) - 1) / 2.0
+    first = np.floor(index.min(axis=0) + middle).astype(int) - 1
+    last = np.ceil(index.max(axis=0) + middle).astype(int) + 2
+    first, last = np.clip(first, 0, grid.shape), np.clip(last, 0, grid.shape)
+    return (slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2]))
+
+
+def soft(distance: FloatArray, width_mm: float) -> FloatArray:
+    """Share of a voxel inside a shape.
+
+    Args:
+        distance: Signed distance to its surface in mm, positive inside.
+        width_mm: Width of the edge.
+
+    Returns:
+        0..1.
+    """
+    share = distance * np.float32(1.0 / width_mm)
+    share += np.float32(0.5)
+    return np.clip(share, 0, 1, out=share)
+
+
+def soft_slab(distance: FloatArray, half_mm: FloatArray | float, width_mm: float) -> FloatArray:
+    """Share of a voxel inside a thin sheet; a sheet thinner than a voxel never fills it.
+
+    Args:
+        distance: Absolute distance to the middle of the sheet in mm.
+        half_mm: Half its thickness.
+        width_mm: Width of the edge.
+
+    Returns:
+        0..1.
+    """
+    half = np.asarray(half_mm, np.float32)
+    most = np.clip(half * np.float32(2.0 / width_mm), 0, 1)
+    share: FloatArray = np.minimum(soft(half - distance, width_mm), most)
+    return share
+
+
+def smooth_step(value: FloatArray) -> FloatArray:
+    """Cubic step from 0 at 0 to 1 at 1."""
+    t = np.clip(value, 0, 1)
+    step: FloatArray = t * t * (3 - 2 * t)
+    return step
+
+
+def smooth_least(a: FloatArray, b: FloatArray, blend: float) -> FloatArray:
+    """Minimum of two fields with a rounded seam `blend` wide."""
+    h = np.clip(blend - np.abs(a - b), 0, None)
+    least: FloatArray = np.minimum(a, b) - h * h * np.float32(0.25 / blend)
+    return least
+
+
+def blend_in(target: FloatArray, share: FloatArray, value: FloatArray | float) -> None:
+    """Lay `value` over `target` with opacity `share`, in place."""
+    target += share * (np.asarray(value, np.float32) - target)
+
+
+def ellipsoid(at: Coordinates, centre: Point, radii: Point) -> FloatArray:
+    """Approximate signed distance to an ellipsoid in mm, positive inside."""
+    x, y, z = (a - np.float32(c) for a, c in zip((at.x, at.y, at.z), centre, strict=True))
+    q = np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2)
+    inside: FloatArray = (1 - q) * np.float32(min(radii))
+    return inside
+
+
+def capsule(at: Coordinates, start: Point, end: Point, radii: tuple[float, float]) -> FloatArray:
+    """Signed distance to a tapering rod in mm, positive inside.
+
+    Args:
+        at: Where.
+        start: First end of its axis.
+        end: Other end.
+        radii: At start and end.
+
+    Returns:
+        Of the shape of the coordinates.
+    """
+    ax, ay, az = (np.float32(e - s) for s, e in zip(start, end, strict=True))
+    x, y, z = (a - np.float32(c) for a, c in zip((at.x, at.y, at.z), start, strict=True))
+    length2 = max(float(ax * ax + ay * ay + az * az), 1e-6)
+    t = np.clip((x * ax + y * ay + z * az) * np.float32(1 / length2), 0, 1)
+    x -= t * ax
+    y -= t * ay
+    z -= t * az
+    inside: FloatArray = np.float32(radii[0]) + t * np.float32(radii[1] - radii[0]) - np.sqrt(x * x + y * y + z * z)
+    return inside
+
+
+def _lerp_axis(values: FloatArray, axis: int, where: npt.NDArray[np.float64]) -> FloatArray:
+    """Linear interpolation along one axis at the given (fractional) indices, clamped to the ends."""
+    where = np.clip(where, 0, values.shape[axis] - 1)
+    low = np.minimum(where.astype(np.int64), max(values.shape[axis] - 2, 0))
+    high = np.minimum(low + 1, values.shape[axis] - 1)
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    weight = (where - low).astype(np.float32).reshape(shape)
+    first = np.take(values, low, axis=axis)
+    second = np.take(values, high, axis=axis)
+    second -= first
+    second *= weight
+    second += first
+    return second
+
+
+def resample(values: FloatArray, shape: tuple[int, int, int]) -> FloatArray:
+    """Linear interpolation onto a grid of another size over the same block.
+
+    Args:
+        values: (a, b, c).
+        shape: Of the result; voxels stay centred.
+
+    Returns:
+        Of that shape; `values` itself where nothing changes.
+    """
+    for axis in range(3):
+        n, m = values.shape[axis], shape[axis]
+        if n != m:
+            values = _lerp_axis(values, axis, (np.arange(m) + 0.5) * n / m - 0.5)
+    return values
+
+
+def noise(rng: np.random.Generator, shape: Sequence[int], step_mm: Sequence[float], scale_mm: float) -> FloatArray:
+    """Smooth random field of about unit variance that varies over `scale_mm`.
+
+    Args:
+        rng: Source of chance.
+        shape: (n, rows, columns).
+        step_mm: Between voxels, an axis each.
+        scale_mm: Distance between independent values.
+
+    Returns:
+        (n, rows, columns).
+    """
+    counts = [max(2, int(np.ceil(n * d / scale_mm))) + 2 for n, d in zip(shape, step_mm, strict=True)]
+    values: FloatArray = rng.standard_normal(counts, dtype=np.float32)
+    shift = rng.random(3)
+    for axis in range(3):
+        where = np.arange(shape[axis]) * (step_mm[axis] / scale_mm) + shift[axis]
+        whole = np.floor(where)
+        part = where - whole
+        values = _lerp_axis(values, axis, whole + part * part * (3 - 2 * part))  # no creases at the lattice
+    values *= np.float32(1.6)  # interpolation between independent values halves the variance per axis or so
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """A smooth random field on a cube of head coordinates, looked up anywhere."""
+
+    values: FloatArray
+    pitch_mm: float
+
+    def __call__(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
+        """Values at points of any shape, coordinates in mm."""
+        middle = (self.values.shape[0] - 1) / 2.0
+        where = np.stack([z, y, x])
+        where *= np.float32(1 / self.pitch_mm)
+        where += np.float32(middle)
+        found: FloatArray = ndimage.map_coordinates(self.values, where, order=1, mode="nearest", prefilter=False)
+        return found
+
+
+def lattice(rng: np.random.Generator, pitch_mm: float, half_mm: float) -> Lattice:
+    """A random field of unit variance, Gaussian-smoothed over one pitch.
+
+    Args:
+        rng: Source of chance.
+        pitch_mm: Distance between its values.
+        half_mm: Half the side of its cube.
+
+    Returns:
+        The field; its mean slope is 1 / (1.41 pitch) a mm.
+    """
+    n = 2 * int(np.ceil(half_mm / pitch_mm)) + 1
+    values = ndimage.gaussian_filter(rng.standard_normal((n, n, n), dtype=np.float32), 1.0, mode="wrap", truncate=3.0)
+    return Lattice((values / np.float32(values.std(dtype=np.float64))).astype(np.float32), pitch_mm)

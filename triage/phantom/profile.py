@@ -1,0 +1,181 @@
+"""What varies from head to head, and how far; draws one head from a seed, computes no voxel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Ranges that heads and scanners are drawn from; widen one to randomise a domain, replace all to shift it."""
+
+    name: str = "usual"
+    age: Range = (18, 92)
+    """Years; drives atrophy, ventricles, calcification, white matter disease."""
+    size: Range = (0.93, 1.07)
+    aspect: Range = (0.95, 1.05)
+    skull_mm: Range = (4.0, 8.5)
+    scalp_mm: Range = (3.5, 8.0)
+    white_hu: Range = (24.0, 30.0)
+    contrast_hu: Range = (5.0, 10.0)
+    """Grey minus white matter."""
+    csf_hu: Range = (3.0, 11.0)
+    bone_hu: Range = (950.0, 1500.0)
+    blood_hu: Range = (40.0, 58.0)
+    """Of flowing blood in the dural sinuses, by haematocrit."""
+    turn_deg: float = 7.0
+    """Greatest turn of the head about each axis."""
+    off_centre_mm: float = 9.0
+    fov_mm: Range = (215.0, 250.0)
+    noise_hu: Range = (2.0, 5.5)
+    """Standard deviation at 5 mm."""
+    blur_mm: Range = (0.40, 0.85)
+    """Standard deviation of the in-plane point spread: sharp to soft kernels."""
+    sharpness: Range = (0.2, 0.9)
+    """Share of low frequencies taken out of the noise."""
+    cupping_hu: Range = (1.0, 6.0)
+    streak_hu: Range = (3.0, 16.0)
+    offset_hu: Range = (-2.5, 2.5)
+    gain: Range = (0.98, 1.02)
+    p_calcified: float = 0.6
+    """Of choroid plexus and pineal in the old; less in the young."""
+    p_infarct: float = 0.08
+    p_headrest: float = 0.9
+
+
+USUAL = Profile()
+
+SHIFTED = Profile(
+    name="shifted", age=(30, 97), size=(0.90, 1.10), aspect=(0.91, 1.09), skull_mm=(3.5, 10.0), contrast_hu=(4.0, 8.0),
+    white_hu=(22.0, 32.0), turn_deg=10.0, fov_mm=(200.0, 270.0), noise_hu=(3.5, 7.5), blur_mm=(0.35, 1.1),
+    sharpness=(0.0, 1.0), cupping_hu=(0.0, 9.0), streak_hu=(6.0, 25.0), offset_hu=(-4.0, 4.0), gain=(0.96, 1.04),
+    p_infarct=0.15,
+)  # fmt: skip
+"""Anatomy and noise for tests of what a model trained on USUAL has never seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One head and how it lay in the scanner."""
+
+    age: float
+    atrophy: float
+    """0 (full sulci of youth) .. 1."""
+    ventricles: float
+    """Scale of the ventricles' widths."""
+    asymmetry: float
+    """Relative difference of the lateral ventricles."""
+    cavum_mm: float
+    """Width of a cavum septi pellucidi; 0 for none."""
+    radii_mm: tuple[float, float, float]
+    """Half axes of the inner table: side, front to back, up."""
+    skull_mm: float
+    scalp_mm: float
+    skew: float
+    """Plagiocephaly: x moved by this share of y."""
+    turn_deg: tuple[float, float, float]
+    """About x, y, z."""
+    off_centre_mm: tuple[float, float]
+    white_hu: float
+    grey_hu: float
+    csf_hu: float
+    bone_hu: float
+    blood_hu: float
+    diploe: float
+    """How much less dense the diploe is than the tables, 0..1."""
+    choroid: float
+    """Radius of the choroid plexus calcification in mm; 0 for none."""
+    pineal: float
+    falx_calcified: bool
+    ganglia_calcified: bool
+    white_disease_hu: float
+    """Depth of periventricular low density."""
+    infarct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """One acquisition."""
+
+    fov_mm: float
+    noise_hu: float
+    blur_mm: float
+    sharpness: float
+    cupping_hu: float
+    streak_hu: float
+    offset_hu: float
+    gain: float
+    headrest: bool
+
+
+def _in(rng: np.random.Generator, between: Range) -> float:
+    return float(rng.uniform(*between))
+
+
+def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
+    """One head.
+
+    Args:
+        rng: Source of chance.
+        profile: Ranges.
+
+    Returns:
+        Its parameters.
+    """
+    age = _in(rng, profile.age)
+    old = float(np.clip((age - 30) / 60, 0, 1))
+    atrophy = float(np.clip(old * rng.uniform(0.4, 1.15) + rng.normal(0, 0.08), 0.02, 1))
+    size, aspect = _in(rng, profile.size), _in(rng, profile.aspect)
+    white = _in(rng, profile.white_hu) - 2 * old
+    turn, away = profile.turn_deg, profile.off_centre_mm
+    calcified = profile.p_calcified * (0.3 + 0.9 * old)
+    return Head(
+        age=age,
+        atrophy=atrophy,
+        ventricles=float(np.clip(0.72 + 0.75 * atrophy + rng.normal(0, 0.12), 0.5, 1.7)),
+        asymmetry=float(rng.normal(0, 0.08)),
+        cavum_mm=float(rng.uniform(1.5, 4)) if rng.random() < 0.08 else 0.0,
+        radii_mm=(67 * size * aspect, 84 * size / aspect, 76 * size * float(rng.uniform(0.97, 1.03))),
+        skull_mm=_in(rng, profile.skull_mm),
+        scalp_mm=_in(rng, profile.scalp_mm),
+        skew=float(rng.normal(0, 0.012)),
+        turn_deg=(_in(rng, (-turn, turn)), _in(rng, (-0.6 * turn, 0.6 * turn)), _in(rng, (-turn, turn))),
+        off_centre_mm=(float(rng.uniform(-away, away)), float(rng.uniform(-away, away))),
+        white_hu=white,
+        grey_hu=white + _in(rng, profile.contrast_hu),
+        csf_hu=_in(rng, profile.csf_hu),
+        bone_hu=_in(rng, profile.bone_hu),
+        blood_hu=_in(rng, profile.blood_hu),
+        diploe=float(rng.uniform(0.15, 0.5)),
+        choroid=float(rng.uniform(1.2, 3.5)) if rng.random() < calcified else 0.0,
+        pineal=float(rng.uniform(1.0, 2.8)) if rng.random() < calcified else 0.0,
+        falx_calcified=bool(rng.random() < 0.25 * old + 0.03),
+        ganglia_calcified=bool(rng.random() < 0.1 * old),
+        white_disease_hu=float(rng.uniform(0, 9)) * old,
+        infarct=bool(rng.random() < profile.p_infarct * 2 * old),
+    )
+
+
+def draw_scanner(rng: np.random.Generator, profile: Profile) -> Scanner:
+    """One acquisition.
+
+    Args:
+        rng: Source of chance.
+        profile: Ranges.
+
+    Returns:
+        Its parameters.
+    """
+    return Scanner(
+        fov_mm=_in(rng, profile.fov_mm),
+        noise_hu=_in(rng, profile.noise_hu),
+        blur_mm=_in(rng, profile.blur_mm),
+        sharpness=_in(rng, profile.sharpness),
+        cupping_hu=_in(rng, profile.cupping_hu),
+        streak_hu=_in(rng, profile.streak_hu),
+        offset_hu=_in(rng, profile.offset_hu),
+        gain=_in(rng, profile.gain),
+        headrest=bool(rng.random() < profile.p_headrest),
+    )

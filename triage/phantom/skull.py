@@ -1,0 +1,320 @@
+"""Head outline, skull, skull base and face of the phantom: where the brain may be, and bone, air and fat around it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from triage.phantom.fields import (
+    Coordinates,
+    Grid,
+    Point,
+    blend_in,
+    capsule,
+    ellipsoid,
+    noise,
+    region_around,
+    smooth_least,
+    smooth_step,
+    soft,
+    soft_slab,
+)
+from triage.phantom.profile import Head
+from triage.records import FloatArray
+
+AIR_HU = -1000.0
+FAT_HU = -95.0
+SKIN_HU = 25.0
+MUSCLE_HU = 52.0
+BASE_MM = -14.0
+"""Below this z there may be skull base or face."""
+FACE_MM = -34.0
+"""Below this z the head is face in front and neck behind."""
+
+PETROUS: tuple[tuple[Point, Point, tuple[float, float]], ...] = (
+    ((11, 1, -37), (34, 14, -36), (5.0, 8.5)),
+    ((34, 14, -36), (60, 27, -38), (8.5, 12.0)),
+)
+"""Axes and radii of the two parts of the left petrous pyramid."""
+
+
+def scaled(point: Point, head: Head) -> Point:
+    """A point of the average head's base in this one."""
+    sideways = head.radii_mm[0] / 67
+    return (point[0] * sideways, point[1] * head.radii_mm[1] / 84, point[2] * sideways)
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """Distances to the surfaces that everything else hangs on; all (n, rows, columns) in mm."""
+
+    at: Coordinates
+    depth: FloatArray
+    """Below the inner table or the floor of the skull; positive inside the cranial cavity."""
+    skin: FloatArray
+    """Below the skin, positive inside the head."""
+    vault: FloatArray
+    """Below the inner table of the vault, prolonged downwards through face and neck."""
+    rise: FloatArray
+    """Share of the surface normal along z, for partial volume at the vertex."""
+    radial: FloatArray
+    """1 on the inner table of the vault, 0 in the middle."""
+    tentorium: FloatArray
+    """Height above the tentorium (or its prolongation)."""
+
+
+def _vault(head: Head, at: Coordinates) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Radial share, depth below the vault and vertical share of its normal."""
+    rx, ry, rz = head.radii_mm
+    up = np.where(at.z > 0, np.float32(1 / rz), np.float32(0.5 / rz))
+    v = at.y * np.float32(1 / ry)
+    narrow = 1 + np.float32(0.07) * v - np.float32(0.05) * v * v  # heads are widest behind the ears
+    u = (at.x + np.float32(head.skew) * at.y) / (np.float32(rx) * narrow)
+    w = at.z * up
+    u2, v2, w2 = u * u, v * v, w * w
+    flat2 = np.sqrt(u2 * u2 + v2 * v2 + np.float32(1.75) * u2 * v2)  # between an ellipse and a rounded box
+    q = np.sqrt(np.sqrt(flat2 * flat2 + w2 * w2 + np.float32(1.8) * flat2 * w2))
+    q += np.float32(1e-4)
+    gx, gy, gz = u * np.float32(1 / rx), v * np.float32(1 / ry), w * up
+    slope = np.sqrt(gx * gx + gy * gy + gz * gz) / q + np.float32(1e-4)
+    return q, (1 - q) / slope, np.abs(gz) / (slope * q)
+
+
+def _floor(head: Head, at: Coordinates) -> FloatArray:
+    """Height of the floor of the cranial cavity: anterior, middle and posterior fossa, clivus between."""
+    scale = np.float32(head.radii_mm[0] / 67)
+    x, y = np.abs(at.x) / scale, at.y * np.float32(84 / head.radii_mm[1])
+    roof = 1 / (1 + ((x - 28) / 15) ** 2)
+    anterior = -29 + 9 * roof
+    side = smooth_step((x - 9) / 13)
+    middle = -25 - 21 * side + np.float32(0.0040) * np.clip(x - 36, 0, None) ** 2
+    posterior = -64 + 20 * ((x / 46) ** 2 + ((y - 40) / 44) ** 2)
+    clivus = -24 - np.float32(1.9) * np.clip(y + 6, 0, 22)
+    hole = smooth_step((15 - x) / 6) * smooth_step((30 - y) / 8)
+    posterior += hole * (np.maximum(clivus, -66) - posterior)
+    wing = smooth_step((y + 24 + np.float32(0.28) * x) / 9 + 0.5)
+    ridge = smooth_step((y + 6 - np.float32(0.56) * x) / 9 + 0.5)
+    behind = middle + ridge * (posterior - middle)
+    floor: FloatArray = (anterior + wing * (behind - anterior)) * scale
+    return floor
+
+
+def _canal(at: Coordinates) -> FloatArray:
+    """Depth inside the foramen magnum and spinal canal."""
+    wide = np.sqrt((at.x / 13) ** 2 + ((at.y - 21) / 15) ** 2)
+    return np.minimum((1 - wide) * 13, -52 - at.z)
+
+
+def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> Surface:
+    """All reference surfaces of one head.
+
+    Args:
+        head: Its parameters.
+        grid: The voxels.
+        at: Their coordinates.
+        rng: Source of chance for the irregularity of the surfaces.
+
+    Returns:
+        The distances.
+    """
+    radial, vault, rise = _vault(head, at)
+    vault += noise(rng, grid.shape, grid.step_mm, 55) * np.float32(0.8)
+    depth = vault.copy()
+    low = region_around(grid, (-120, -140, -400), (120, 140, BASE_MM))
+    here = at.at(low)
+    above = (here.z - _floor(head, here)) * np.float32(0.8)
+    cavity = np.maximum(smooth_least(depth[low], above, 9.0), _canal(here))
+    scale = head.radii_mm[0] / 67
+    mirrored = Coordinates(np.abs(here.x), here.y, here.z)
+    for start, end, radii in PETROUS:
+        rod = capsule(mirrored, scaled(start, head), scaled(end, head), (radii[0] * scale, radii[1] * scale))
+        cavity = smooth_least(cavity, -rod, 4.0)
+    depth[low] = cavity
+    thick = head.skull_mm + head.scalp_mm
+    skin = vault + np.float32(thick)
+    lower = smooth_step((FACE_MM - here.z) / 30)
+    skin[low] -= lower * np.clip(here.y - 20, 0, None) * np.float32(0.16)  # the neck is slimmer than the head
+    skin[low] -= lower * np.clip(-here.y - 40, 0, None) * np.clip(np.abs(here.x) - 12, 0, None) * np.float32(0.006)
+    nose = capsule(here, (0, -84, -34), (0, -98, -66), (7, 15))
+    skin[low] = -smooth_least(-skin[low], -nose, 10.0)
+    incline = np.float32(0.42) * np.abs(at.x) + np.float32(0.26) * np.clip(at.y - 22, 0, None)
+    tentorium = at.z - (4 - incline)
+    return Surface(at, depth, skin, vault, rise, radial, tentorium)
+
+
+def paint_scalp_and_vault(hu: FloatArray, head: Head, grid: Grid, s: Surface) -> None:
+    """Skin, fat, muscle and the three layers of the vault, in place.
+
+    Args:
+        hu: (n, rows, columns), air before.
+        head: Parameters.
+        grid: The voxels.
+        s: Surfaces.
+    """
+    width = grid.step_mm[2] + s.rise * np.float32(0.9 * grid.thickness_mm)  # edges fade where slices cut them flat
+    inverse = 1 / width
+
+    def share(distance: FloatArray) -> FloatArray:
+        return np.clip(distance * inverse + np.float32(0.5), 0, 1)
+
+    blend_in(hu, share(s.skin), SKIN_HU)
+    blend_in(hu, share(s.skin - 2), FAT_HU)
+    below = smooth_step((-20 - s.at.z) / 25)
+    blend_in(hu, share(s.skin - np.float32(0.7 * head.scalp_mm) - 3 * below), MUSCLE_HU)
+    reach = s.at.z + 40 + s.at.y * np.float32(0.35)  # the squama reaches lower than the forehead
+    wall = share(3 - s.vault) * soft(reach, 4.0)
+    thin = share(s.depth + np.float32(2.6))
+    blend_in(hu, share(s.vault + np.float32(head.skull_mm)) * np.maximum(wall, thin), head.bone_hu)
+    half = np.float32(0.22 * head.skull_mm)
+    middle = np.abs(s.vault + np.float32(0.5 * head.skull_mm))
+    diploe = np.clip((half - middle) * inverse + np.float32(0.5), 0, 1) * np.minimum(1, 2 * half * inverse)
+    diploe *= np.float32(head.diploe) * (s.at.z > -25)
+    blend_in(hu, diploe, 350.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What the painters of the skull base share."""
+
+    hu: FloatArray
+    grid: Grid
+    at: Coordinates
+    bone_hu: float
+    scale: Point
+    """Of the head against the average one, an axis each."""
+
+    def lay(self, shape: str, points: tuple[Point, Point], radii: Point, value: float) -> None:
+        """Paint one rod ("rod": two ends, radii at the ends) or ellipsoid ("egg": centre in `points[0]`)."""
+        a, b = (tuple(v * f for v, f in zip(p, self.scale, strict=True)) for p in points)
+        r = tuple(v * self.scale[0] for v in radii)
+        reach = max(r) + 3
+        low, high = (
+            tuple(f(u, v) + w for u, v in zip(a, b, strict=True)) for f, w in ((min, -reach), (max, reach))
+        )
+        region = region_around(self.grid, _point(low), _point(high))
+        if any(part.stop <= part.start for part in region):
+            return
+        here = self.at.at(region)
+        if shape == "rod":
+            inside = capsule(here, _point(a), _point(b), (r[0], r[1]))
+        else:
+            inside = ellipsoid(here, _point(a), _point(r))
+        blend_in(self.hu[region], soft(inside, self.grid.soft_mm), value)
+
+    def egg(self, centre: Point, radii: Point, value: float) -> None:
+        """Paint one ellipsoid."""
+        self.lay("egg", (centre, centre), radii, value)
+
+    def rod(self, start: Point, end: Point, radii: tuple[float, float], value: float) -> None:
+        """Paint one tapering rod."""
+        self.lay("rod", (start, end), (*radii, 0.0), value)
+
+
+def _point(values: tuple[float, ...]) -> Point:
+    x, y, z = values
+    return (x, y, z)
+
+
+def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng: np.random.Generator) -> None:
+    """Petrous bones, mastoid cells, sphenoid, orbits, sinuses, nose, cheek and jaw bones, in place.
+
+    Args:
+        hu: (n, rows, columns).
+        head: Parameters.
+        grid: The voxels.
+        s: Surfaces.
+        rng: Source of chance.
+    """
+    low = region_around(grid, (-130, -140, -400), (130, 140, BASE_MM + 4))
+    if any(part.stop <= part.start for part in low):
+        return
+    cells = noise(rng, hu[low].shape, grid.step_mm, 4.5)
+    _soft_parts(hu, grid, s, rng)
+    sideways = head.radii_mm[0] / 67
+    base = _Base(hu, grid, s.at, head.bone_hu, (sideways, head.radii_mm[1] / 84, sideways))
+    for side in (-1.0, 1.0):
+        _side_bones(base, side)
+        _orbit(base, side)
+    _nose_and_sinuses(base, head, rng)
+    for side in (-1.0, 1.0):
+        _mastoid(base, side, cells, float(rng.uniform(-0.5, 1.0)))
+
+
+def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator) -> None:
+    """Fat planes between the muscles of neck and face, in place."""
+    low = region_around(grid, (-130, -140, -400), (130, 140, FACE_MM))
+    if any(part.stop <= part.start for part in low):
+        return
+    planes = np.abs(noise(rng, hu[low].shape, grid.step_mm, 14))
+    fat = np.clip(1.3 - planes * 4.5, 0, 1) * soft(s.skin[low] - 6, 3) * soft(-s.depth[low] - 6, 3)
+    blend_in(hu[low], fat * np.float32(0.75), FAT_HU)
+
+
+def _side_bones(base: _Base, side: float) -> None:
+    bone = base.bone_hu
+    dense = bone * 1.15
+    for start, end, radii in PETROUS:
+        a, b = ((side * p[0], p[1], p[2]) for p in (start, end))
+        base.rod(a, b, radii, dense)
+    base.egg((side * 62, 32, -52), (9, 13, 17), bone * 0.9)  # mastoid process
+    base.egg((side * 62, 12, -50), (10, 2.2, 2.2), -850.0)  # ear canal
+    base.rod((side * 14, -27, -30), (side * 50, -38, -30), (2.2, 2.6), bone)  # sphenoid wing
+    base.rod((side * 50, -38, -30), (side * 53, -56, -36), (3.0, 3.0), bone)
+    base.rod((side * 53, -56, -36), (side * 54, -62, -52), (3.5, 4.0), bone)  # cheek
+    base.rod((side * 54, -60, -54), (side * 66, -8, -54), (2.5, 2.5), bone)  # zygomatic arch
+    base.rod((side * 54, 2, -52), (side * 49, -6, -90), (6.0, 5.5), bone)  # jaw
+    base.rod((side * 19, 12, -66), (side * 22, 16, -90), (8.0, 9.0), bone * 0.8)  # condyle, atlas
+    base.rod((side * 12, -22, -56), (side * 13, -22, -90), (2.0, 2.0), bone)  # pterygoid
+    base.egg((side * 15, 6, -35), (1.3, 1.3, 3.0), 40.0)  # carotid canal
+    base.egg((side * 25, 9, -36), (4.0, 1.6, 1.8), 15.0)  # inner ear canal
+    base.egg((side * 41, 16, -37), (2.6, 2.4, 3.0), -500.0)  # middle ear
+
+
+def _orbit(base: _Base, side: float) -> None:
+    bone = base.bone_hu
+    base.rod((side * 31, -70, -41), (side * 12, -30, -36), (18.5, 6.5), bone * 0.9)
+    base.rod((side * 31, -72, -41), (side * 12, -30, -36), (16.8, 4.8), FAT_HU)
+    base.rod((side * 32, -92, -41), (side * 31, -72, -41), (17.0, 15.0), FAT_HU)
+    base.egg((side * 33, -82, -41), (14, 5, 12), 30.0)  # lids
+    for dx in (-10.0, 10.0):
+        base.rod((side * (31 + dx), -66, -41), (side * 13, -33, -37), (1.8, 1.3), 48.0)
+    base.rod((side * 31, -64, -42), (side * 12, -32, -36), (2.0, 1.8), 32.0)  # optic nerve
+    base.egg((side * 31, -75, -41), (12.3, 12.3, 12.3), 42.0)
+    base.egg((side * 31, -75, -41), (11.2, 11.2, 11.2), 10.0)
+    base.egg((side * 31, -84, -41), (4.5, 2.2, 4.5), 75.0)  # lens
+
+
+def _nose_and_sinuses(base: _Base, head: Head, rng: np.random.Generator) -> None:
+    bone = base.bone_hu
+    base.egg((0, -12, -40), (15, 15, 14), bone * 0.85)  # body of the sphenoid
+    base.rod((0, -2, -30), (0, 3, -62), (5.0, 5.5), bone * 0.75)  # clivus
+    base.rod((-9, -3, -25), (9, -3, -25), (2.0, 2.0), bone)  # dorsum sellae
+    base.egg((0, -9, -27), (6, 4.5, 4.0), 42.0)  # pituitary
+    air = -980.0
+    wide = float(rng.uniform(0.7, 1.15))
+    for side in (-1.0, 1.0):
+        base.egg((side * 6, -17, -42), (5.2 * wide, 9 * wide, 8 * wide), air)
+        base.egg((side * 7, -46, -38), (5.8, 17, 9), air)  # ethmoid
+        base.egg((side * 27, -52, -72), (15, 18, 15), bone * 0.6)  # maxilla
+        base.egg((side * 27, -52, -72), (13, 16, 13.5), air)
+        base.egg((side * 7, -50, -66), (5.5, 32, 17), air)  # nasal cavity
+        base.rod((side * 6, -66, -62), (side * 6, -30, -64), (2.4, 2.4), 35.0)  # turbinates
+        base.rod((side * 7, -66, -72), (side * 7, -30, -74), (3.0, 2.6), 35.0)
+        thick = 0.3 * head.skull_mm + 1.0
+        base.egg((side * 11, -84 - 0.3 * head.skull_mm, -14), (11 * wide, thick, 12 * wide), air)  # frontal sinus
+    base.egg((0, -22, -74), (12, 16, 16), air)  # nasopharynx
+    base.rod((0, -76, -48), (0, -34, -60), (0.9, 0.9), bone * 0.6)
+    low = region_around(base.grid, (-13, -66, -50), (13, -30, -30))
+    if all(part.stop > part.start for part in low):
+        here = base.at.at(low)
+        cut = np.sqrt((here.y % 7.0 - 3.5) ** 2)
+        walls = np.maximum(soft_slab(np.abs(here.x), 0.6, base.grid.soft_mm), soft_slab(cut, 0.35, base.grid.soft_mm))
+        blend_in(base.hu[low], walls * (np.abs(here.x) < 12), bone * 0.5)
+
+
+def _mastoid(base: _Base, side: float, cells: FloatArray, more: float) -> None:
+    """Air cells in the mastoid and the lateral petrous bone."""
+    everything = region_around(base.grid, (-130, -140, -400), (130, 140, BASE_MM + 4))
+    here = base.at.at(everything)
+    inside = ellipsoid(here, (side * 57 * base.scale[0], 28 * base.scale[1], -42), (11, 12, 19))
+    share = np.clip((cells - np.float32(0.9 - 0.6 * more)) * 1.2, 0, 1) * soft(inside, 4.0)
+    blend_in(base.hu[everything], share, -800.0)
