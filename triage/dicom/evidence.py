@@ -20,6 +20,7 @@ from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 
 from triage.errors import StudyError
 
@@ -81,11 +82,11 @@ MULTIPLICITY = {"PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationP
 
 PATTERNS = {
     "CS": re.compile(r"[A-Z0-9 _]{1,16}"),
-    "UI": re.compile(r"(?=.{1,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*))+"),
+    "UI": re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*"),
     "AS": re.compile(r"\d{3}[DWMY]"),
     "IS": re.compile(r"[+-]?\d{1,11}"),
 }  # fmt: skip
-"""PS3.5 6.2 and 9.1."""
+"""PS3.5 6.2 and 9.1, but for leading zeros in a UID: forbidden and sent, and a result must name its source as sent."""
 
 TIMEZONE = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")
 """TimezoneOffsetFromUTC (PS3.3 C.12.1.1.8)."""
@@ -260,7 +261,7 @@ def _text(raw: Dataset, keyword: str, encodings: list[str]) -> str:
     element = raw.get_item(keyword)
     value = element.value if element is not None else None
     if not isinstance(element, RawDataElement) or not isinstance(value, bytes):
-        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        values = value if isinstance(value, list | tuple | MultiValue) else [] if value is None else [value]
         return "\\".join(map(str, values)).rstrip("\0 ")
     return _decode(value, encodings).rstrip("\0 ")
 
@@ -284,12 +285,11 @@ def _decode(value: bytes, encodings: list[str]) -> str:
 
 
 def _encodings(raw: Dataset) -> list[str]:
-    """Python's names for SpecificCharacterSet; UTF-8 before Latin-1 where none is declared, as that is what is sent."""
+    """Python's names for SpecificCharacterSet; UTF-8 where no set is declared, or none that is known."""
     declared = _text(raw, "SpecificCharacterSet", ["ascii"]) if "SpecificCharacterSet" in raw else ""
     values = [v.strip() for v in declared.split("\\")]
-    if not any(values):
-        return ["utf-8"]
-    return convert_encodings(values)
+    encodings = convert_encodings(values)
+    return ["utf-8"] if set(encodings) == {DEFAULT_REPERTOIRE} else encodings
 
 
 def _put(ds: Dataset, keyword: str, value: Any) -> None:
