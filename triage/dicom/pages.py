@@ -71,6 +71,18 @@ PRINTABLE = {*map(chr, range(32, 127)), "·", "°", "±"}
 
 
 @dataclass(frozen=True, slots=True)
+class Pen:
+    """How a line of text looks."""
+
+    size: float
+    colour: Colour
+    anchor: str = "la"
+    """Which point of the text is placed, as Pillow says it: left, middle or right; ascender, middle."""
+    weight: float = 0
+    """Thickens the strokes, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What the pages of one result share."""
 
@@ -147,7 +159,7 @@ def summary_page(result: Result, volume: Volume, view: View) -> PixelArray:
     """
     page = Image.new("RGB", (WIDTH_PX, HEIGHT_PX), BLACK)
     draw = ImageDraw.Draw(page)
-    _write(draw, (MARGIN_PX, 22), "AI triage · CT head · intracranial hemorrhage", 25, MUTED)
+    _write(draw, (MARGIN_PX, 22), "AI triage · CT head · intracranial hemorrhage", Pen(25, MUTED))
     _headline(draw, result, 60, 54)
     y = 148
     for label in LABELS:
@@ -169,7 +181,7 @@ def summary_page(result: Result, volume: Volume, view: View) -> PixelArray:
     if len(lines) > room:
         lines[room - 1 :] = ["... more in the report"]
     for line in lines:
-        _write(draw, (MARGIN_PX, y), line, FACT_SIZE, MUTED)
+        _write(draw, (MARGIN_PX, y), line, Pen(FACT_SIZE, MUTED))
         y += FACT_LINE_PX
     _footer(draw, result)
     return np.asarray(page)
@@ -191,9 +203,9 @@ def key_page(result: Result, volume: Volume, view: View, rank: int) -> PixelArra
     page = Image.new("RGB", (WIDTH_PX, HEIGHT_PX), BLACK)
     draw = ImageDraw.Draw(page)
     _headline(draw, result, 16, 42)
-    _write(draw, (MARGIN_PX, 82), "This slice: " + slice_scores(result, index), 25, TEXT)
+    _write(draw, (MARGIN_PX, 82), "This slice: " + slice_scores(result, index), Pen(25, TEXT))
     place = slice_place(volume, index)
-    _write(draw, (MARGIN_PX, 120), f"Key slice {rank + 1} of {len(view.key_slices)} · {place}", 25, MUTED)
+    _write(draw, (MARGIN_PX, 120), f"Key slice {rank + 1} of {len(view.key_slices)} · {place}", Pen(25, MUTED))
     picture = _picture(volume, index, view.box, PICTURE_PX)
     page.paste(picture, (MARGIN_PX, PICTURE_TOP_PX))
     if letters := orientation_letters(volume.slices[index]):
@@ -201,9 +213,9 @@ def key_page(result: Result, volume: Volume, view: View, rank: int) -> PixelArra
         places = ((MARGIN_PX // 2, middle_y), (WIDTH_PX - MARGIN_PX // 2, middle_y),
                   (middle_x, PICTURE_TOP_PX - 20), (middle_x, PICTURE_TOP_PX + PICTURE_PX + 20))  # fmt: skip
         for letter, where in zip(letters, places, strict=True):
-            _write(draw, where, letter, 30, TEXT, anchor="mm")
+            _write(draw, where, letter, Pen(30, TEXT, anchor="mm"))
     y = PICTURE_TOP_PX + PICTURE_PX + 8
-    _write(draw, (MARGIN_PX, y), f"W {WINDOW_WIDTH_HU:.0f}  L {WINDOW_CENTER_HU:.0f}", 23, MUTED)
+    _write(draw, (MARGIN_PX, y), f"W {WINDOW_WIDTH_HU:.0f}  L {WINDOW_CENTER_HU:.0f}", Pen(23, MUTED))
     _scale_bar(draw, volume, view.box, y + 12)
     _footer(draw, result)
     return np.asarray(page)
@@ -237,13 +249,13 @@ def _headline(draw: ImageDraw.ImageDraw, result: Result, y: int, size: int) -> N
     finding = result.finding(ANY)
     score = f"  {wording.percent(finding.p)}" if finding is not None else ""
     text = "ICH suspected" if result.outcome is Outcome.POSITIVE else wording.headline(result)
-    _write(draw, (MARGIN_PX, y), text + score, size, colour, weight=1)
+    _write(draw, (MARGIN_PX, y), text + score, Pen(size, colour, weight=1))
     tag = result.priority.value.upper()
     font = ImageFont.load_default(size=size * 0.62)
     right, middle = WIDTH_PX - MARGIN_PX, y + size * 0.62
     left = right - font.getlength(tag) - size * 0.8
     draw.rounded_rectangle((left, middle - size * 0.52, right, middle + size * 0.52), size * 0.2, fill=colour)
-    _write(draw, ((left + right) / 2, middle), tag, size * 0.62, BLACK, anchor="mm", weight=0.5)
+    _write(draw, ((left + right) / 2, middle), tag, Pen(size * 0.62, BLACK, anchor="mm", weight=0.5))
 
 
 def _finding_row(draw: ImageDraw.ImageDraw, result: Result, label: str, y: int) -> int:
@@ -251,40 +263,40 @@ def _finding_row(draw: ImageDraw.ImageDraw, result: Result, label: str, y: int) 
     finding = result.finding(label)
     colour = MUTED if finding is None or not finding.present else ALARM.get(result.priority, WARNING)
     name = "Any hemorrhage" if label == ANY else wording.NAMES[label]
-    _write(draw, (MARGIN_PX, y + 24), name, 28, colour if finding and finding.present else TEXT, anchor="lm")
+    _write(draw, (MARGIN_PX, y + 24), name, Pen(28, colour if finding and finding.present else TEXT, anchor="lm"))
     if finding is None:
-        _write(draw, (BAR_PX[0], y + 24), "not judged", 23, MUTED, anchor="lm")
+        _write(draw, (BAR_PX[0], y + 24), "not judged", Pen(23, MUTED, anchor="lm"))
         return y + 48
     left, right, top, bottom = BAR_PX[0], BAR_PX[1], y + 15, y + 33
     draw.rectangle((left, top, right, bottom), outline=LINE, width=2)
     draw.rectangle((left, top, left + (right - left) * finding.p, bottom), fill=colour)
     tick = left + (right - left) * finding.threshold
     draw.line((tick, top - 6, tick, bottom + 6), TEXT, 3)
-    _write(draw, (BAR_PX[1] + 92, y + 24), wording.percent(finding.p), 28, colour, anchor="rm")
+    _write(draw, (BAR_PX[1] + 92, y + 24), wording.percent(finding.p), Pen(28, colour, anchor="rm"))
     verdict = "present" if finding.present else "absent"
     text = f"{verdict} · threshold {wording.percent(finding.threshold)}"
-    _write(draw, (WIDTH_PX - MARGIN_PX, y + 24), text, 22, MUTED, anchor="rm")
+    _write(draw, (WIDTH_PX - MARGIN_PX, y + 24), text, Pen(22, MUTED, anchor="rm"))
     return y + 48
 
 
 def _footer(draw: ImageDraw.ImageDraw, result: Result) -> None:
     y = HEIGHT_PX - 40
-    _write(draw, (MARGIN_PX, y - 34), wording.NOT_FOR_DIAGNOSIS, 28, WARNING, weight=0.5)
-    _write(draw, (MARGIN_PX, y), "Research use only. Not reviewed by a physician.", 22, WARNING)
+    _write(draw, (MARGIN_PX, y - 34), wording.NOT_FOR_DIAGNOSIS, Pen(28, WARNING, weight=0.5))
+    _write(draw, (MARGIN_PX, y), "Research use only. Not reviewed by a physician.", Pen(22, WARNING))
     if result.model.is_demonstration:
         font = ImageFont.load_default(size=24)
         left = WIDTH_PX - MARGIN_PX - font.getlength(wording.DEMONSTRATION) - 24
         draw.rounded_rectangle((left, y - 34, WIDTH_PX - MARGIN_PX, y + 4), 6, outline=DEMONSTRATION_COLOUR, width=3)
-        _write(draw, (left + 12, y - 15), wording.DEMONSTRATION, 24, DEMONSTRATION_COLOUR, anchor="lm")
+        _write(draw, (left + 12, y - 15), wording.DEMONSTRATION, Pen(24, DEMONSTRATION_COLOUR, anchor="lm"))
 
 
 def _caption(draw: ImageDraw.ImageDraw, volume: Volume, index: int, place: tuple[int, int, int]) -> None:
     """Side letters and number below a small picture; `place` is its left edge, the line's top and the width."""
     x, y, width = place
     if letters := orientation_letters(volume.slices[index]):
-        _write(draw, (x, y), letters[0], 22, TEXT)
-        _write(draw, (x + width, y), letters[1], 22, TEXT, anchor="ra")
-    _write(draw, (x + width / 2, y), f"slice {index + 1} of {len(volume.slices)}", 22, MUTED, anchor="ma")
+        _write(draw, (x, y), letters[0], Pen(22, TEXT))
+        _write(draw, (x + width, y), letters[1], Pen(22, TEXT, anchor="ra"))
+    _write(draw, (x + width / 2, y), f"slice {index + 1} of {len(volume.slices)}", Pen(22, MUTED, anchor="ma"))
 
 
 def _scale_bar(draw: ImageDraw.ImageDraw, volume: Volume, box: tuple[int, int, int, int], y: int) -> None:
@@ -293,7 +305,7 @@ def _scale_bar(draw: ImageDraw.ImageDraw, volume: Volume, box: tuple[int, int, i
     draw.line((right - length, y, right, y), MUTED, 3)
     for x in (right - length, right):
         draw.line((x, y - 7, x, y + 7), MUTED, 3)
-    _write(draw, (right - length - 10, y), f"{SCALE_BAR_MM:.0f} mm", 23, MUTED, anchor="rm")
+    _write(draw, (right - length - 10, y), f"{SCALE_BAR_MM:.0f} mm", Pen(23, MUTED, anchor="rm"))
 
 
 def _picture(volume: Volume, index: int, box: tuple[int, int, int, int], edge_px: int) -> Image.Image:
@@ -333,16 +345,13 @@ def _axis(direction: Sequence[float]) -> tuple[str, str]:
     return (positive, negative) if direction[axis] > 0 else (negative, positive)
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, where: tuple[float, float], text: str, size: float, colour: Colour,
-    *, anchor: str = "la", weight: float = 0,
-) -> None:
-    """Write one line, smaller when it would run out of the page; `weight` thickens the strokes."""
+def _write(draw: ImageDraw.ImageDraw, where: tuple[float, float], text: str, pen: Pen) -> None:
+    """Write one line, smaller when it would run out of the page."""
     text = plain(text)
-    room = WIDTH_PX - MARGIN_PX - where[0] if anchor[0] == "l" else WIDTH_PX
-    length = ImageFont.load_default(size=size).getlength(text)
-    font = ImageFont.load_default(size=size * min(1.0, max(0.5, room / length)) if length else size)
-    draw.text(where, text, colour, font, anchor, stroke_width=weight, stroke_fill=colour)
+    room = WIDTH_PX - MARGIN_PX - where[0] if pen.anchor[0] == "l" else WIDTH_PX
+    length = ImageFont.load_default(size=pen.size).getlength(text)
+    font = ImageFont.load_default(size=pen.size * min(1.0, max(0.5, room / length)) if length else pen.size)
+    draw.text(where, text, pen.colour, font, pen.anchor, stroke_width=pen.weight, stroke_fill=pen.colour)
 
 
 def _wrap(text: str, size: float, width: int) -> list[str]:
