@@ -1,0 +1,65 @@
+"""Deletes the received images of old studies; results, verdicts and what the database says of them stay."""
+
+from sqlalchemy import ColumnElement, and_, delete, exists, select, update
+
+from triage.records import DeliveryState, StudyState
+from triage.store.db import Database
+from triage.store.files import Store
+from triage.store.schema import analysis, delivery, identity, instance, result_object, series, study
+
+ENDED = (StudyState.ANALYSED, StudyState.NOT_ANALYSED)
+
+
+def delete_expired_images(db: Database, store: Store, before: float, now: float) -> int:
+    """Delete the images of the studies that have ended, that nothing has arrived for and that are delivered.
+
+    A study's folder is moved away within the transaction that forgets its instances. So an instance that comes in at
+    this moment is either recorded before, and the study is not old any more, or finds its file gone and is refused:
+    its sender tries again. After a kill the next call finishes what was begun.
+
+    Args:
+        db: The database.
+        store: Has the files.
+        before: Studies whose last arrival was before this time, in seconds since the epoch.
+        now: Seconds since the epoch.
+
+    Returns:
+        How many studies lost their images.
+    """
+    store.empty_trash()
+    with db.reading() as connection:
+        ids = list(connection.execute(select(study.c.id).where(_expired(before)).order_by(study.c.id)).scalars())
+    deleted = sum(_delete_images(db, store, study_id, before, now) for study_id in ids)
+    store.empty_trash()
+    return deleted
+
+
+def _expired(before: float) -> ColumnElement[bool]:
+    """Whether a study's images may go; a delivery that nobody has tried for so long (no such destination) is no bar."""
+    waiting = exists().where(
+        analysis.c.study_id == study.c.id,
+        result_object.c.analysis_id == analysis.c.id,
+        delivery.c.object_id == result_object.c.id,
+        delivery.c.state == DeliveryState.QUEUED,
+        delivery.c.next_attempt_at >= before,
+    )
+    return and_(
+        study.c.images_deleted_at.is_(None), study.c.state.in_(ENDED), study.c.last_arrival_at < before, ~waiting
+    )
+
+
+def _delete_images(db: Database, store: Store, study_id: int, before: float, now: float) -> bool:
+    with db.writing() as connection:
+        study_uid = connection.execute(
+            select(identity.c.study_uid)
+            .join_from(identity, study)
+            .where(study.c.id == study_id, _expired(before))
+            .with_for_update()
+        ).scalar()
+        if study_uid is None:
+            return False
+        store.discard_study_images(study_uid)
+        of_study = select(series.c.id).where(series.c.study_id == study_id)
+        connection.execute(delete(instance).where(instance.c.series_id.in_(of_study)))
+        connection.execute(update(study).where(study.c.id == study_id).values(images_deleted_at=now))
+    return True

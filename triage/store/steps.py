@@ -1,0 +1,179 @@
+"""Parts of the analysis transitions, each within its caller's transaction; opens none and changes no study."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from triage.records import ANY, DeliveryState, Result, SeriesVerdict
+from triage.store.db import Database, insert_row
+from triage.store.schema import analysis, instance, result_object, series
+
+REPORT = "report"
+"""Kind of the object that a later analysis names as its predecessor."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousAnalysis:
+    """The newest finished analysis of a study, which the next one will supersede."""
+
+    analysis_id: int
+    run: int
+    result_json: dict[str, Any]
+    """Its Result."""
+    report_path: Path | None
+    """The study's newest SR."""
+    instance_uids: tuple[str, ...]
+    """What it had chosen."""
+
+
+def open_analysis(connection: Connection, study_id: int, now: float) -> tuple[int, int]:
+    """Find the study's unfinished analysis, or begin one under the next run number.
+
+    Args:
+        connection: In a transaction that writes.
+        study_id: The study.
+        now: Seconds since the epoch.
+
+    Returns:
+        Row id and run number.
+    """
+    row = connection.execute(
+        select(analysis.c.id, analysis.c.run).where(analysis.c.study_id == study_id, analysis.c.finished_at.is_(None))
+    ).first()
+    if row is not None:
+        return row.id, row.run
+    last = connection.execute(select(func.max(analysis.c.run)).where(analysis.c.study_id == study_id)).scalar()
+    run = (last or 0) + 1
+    values = {"fault": "", "reason": "", "demonstration": False, "instance_uids": []}
+    return insert_row(connection, analysis, study_id=study_id, run=run, claimed_at=now, **values), run
+
+
+def previous_analysis(db: Database, connection: Connection, study_id: int) -> PreviousAnalysis | None:
+    """Find what the next analysis of a study will supersede.
+
+    Args:
+        db: Makes stored paths absolute.
+        connection: In a transaction.
+        study_id: The study.
+
+    Returns:
+        The newest finished analysis; its report is the newest one there is, also where that analysis itself has none.
+    """
+    row = connection.execute(
+        select(analysis)
+        .where(analysis.c.study_id == study_id, analysis.c.finished_at.is_not(None))
+        .order_by(analysis.c.run.desc())
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    report = connection.execute(
+        select(result_object.c.path)
+        .join_from(result_object, analysis)
+        .where(analysis.c.study_id == study_id, result_object.c.kind == REPORT)
+        .order_by(analysis.c.run.desc())
+        .limit(1)
+    ).scalar()
+    return PreviousAnalysis(
+        analysis_id=row.id,
+        run=row.run,
+        result_json=row.result,
+        report_path=None if report is None else db.absolute(report),
+        instance_uids=tuple(row.instance_uids),
+    )
+
+
+def instances_of_series(connection: Connection, study_id: int, series_uid: str | None, last_id: int) -> list[str]:
+    """List what a claim covers of one series.
+
+    Args:
+        connection: In a transaction.
+        study_id: The study.
+        series_uid: Its series; None has no instances.
+        last_id: Row id of the last instance that the claim covers.
+
+    Returns:
+        SOP Instance UIDs, in order of arrival.
+    """
+    if series_uid is None:
+        return []
+    return list(
+        connection.execute(
+            select(instance.c.sop_instance_uid)
+            .join_from(instance, series)
+            .where(series.c.study_id == study_id, series.c.series_uid == series_uid, instance.c.id <= last_id)
+            .order_by(instance.c.id)
+        ).scalars()
+    )
+
+
+def columns_of_result(result: Result) -> dict[str, Any]:
+    """Columns of `analysis` that a result fills."""
+    any_finding = result.finding(ANY)
+    return {
+        "outcome": result.outcome,
+        "priority": result.priority,
+        "p_any": None if any_finding is None else any_finding.p,
+        "reason": result.reason,
+        "demonstration": result.model.is_demonstration,
+        "result": asdict(result),
+    }
+
+
+def rows_of_findings(result: Result, analysis_id: int) -> list[dict[str, Any]]:
+    """Rows of `finding`."""
+    return [
+        {
+            "analysis_id": analysis_id,
+            "label": f.label,
+            "p": f.p,
+            "threshold": f.threshold,
+            "present": f.present,
+            "key_slices": list(f.key_slices),
+        }
+        for f in result.findings
+    ]
+
+
+def rows_of_verdicts(verdicts: Sequence[SeriesVerdict], analysis_id: int) -> list[dict[str, Any]]:
+    """Rows of `verdict`."""
+    return [
+        {
+            "analysis_id": analysis_id,
+            "series_uid": v.series_uid,
+            "chosen": v.chosen,
+            "reasons": list(v.reasons),
+            "n_instances": v.n_instances,
+            "score": v.score,
+        }
+        for v in verdicts
+    ]
+
+
+def rows_of_set_aside(result: Result, analysis_id: int) -> list[dict[str, Any]]:
+    """Rows of `set_aside`."""
+    return [
+        {"analysis_id": analysis_id, "sop_instance_uid": s.sop_instance_uid, "frame": s.frame, "reason": s.reason}
+        for s in result.set_aside
+    ]
+
+
+def rows_of_deliveries(object_id: int, destinations: Sequence[str], now: float) -> list[dict[str, Any]]:
+    """Rows of `delivery`: one object, due now at each destination."""
+    return [
+        {
+            "object_id": object_id,
+            "destination": destination,
+            "state": DeliveryState.QUEUED,
+            "state_at": now,
+            "queued_at": now,
+            "next_attempt_at": now,
+            "attempts": 0,
+            "status": None,
+            "detail": "",
+        }
+        for destination in destinations
+    ]
