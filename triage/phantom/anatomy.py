@@ -80,7 +80,8 @@ def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.ra
     scale = [np.float32(n / r) for n, r in zip((67, 84, 76), head.radii_mm, strict=True)]
     x, y, z = (a * f for a, f in zip((s.at.x, s.at.y, s.at.z), scale, strict=True))
     for axis in (x, y, z):
-        axis += noise(rng, grid.shape, grid.step_mm, 36) * np.float32(1.1)
+        axis += noise(rng, grid.shape, grid.step_mm, 36) * np.float32(1.4)
+        axis += noise(rng, grid.shape, grid.step_mm, 13) * np.float32(0.8)
     if change.shift_mm:
         inner = smooth_step(s.vault / 30)
         falling = 1 / (1 + (s.at.y / 55) ** 2 + ((s.at.z - 8) / 45) ** 2)
@@ -115,8 +116,8 @@ def _ventricles(head: Head, grid: Grid, at: Coordinates, out: FloatArray) -> Non
     for side in (-1.0, 1.0):
         w = head.ventricles * (1 + side * head.asymmetry)
         mirrored = Coordinates(here.x * np.float32(side), here.y, here.z * np.float32(0.8))
-        wide, narrow = 4.2 * w, 2.6 * w
-        body = _chain(mirrored, ((13.5 + w, -37, 3, narrow), (9 + w, -24, 8, wide), (5.5 + w, -8, 13, 3.6 * w),
+        wide, narrow = 4.6 * w, 3.0 * w
+        body = _chain(mirrored, ((14.5 + w, -40, 3, narrow), (8 + w, -27, 8, wide), (5 + w, -9, 13, 3.9 * w),
                                  (10 + 2 * w, 10, 17, wide), (17 + 2 * w, 26, 15, 4.6 * w),
                                  (21 + 2 * w, 38, 8, 5.5 * w), (23, 58, 4, 2.2 * w)))  # fmt: skip
         horn = _chain(mirrored, ((21 + 2 * w, 36, 4, 4 * w), (31, 20, -7, 2.4 * w), (29, 0, -13, 1.4 * w)))
@@ -126,7 +127,7 @@ def _ventricles(head: Head, grid: Grid, at: Coordinates, out: FloatArray) -> Non
     if head.cavum_mm:
         cavum = np.minimum(-septum, ellipsoid(here, (0, -20, 10), (9, 20, 10)))
         inside = np.maximum(inside, cavum)
-    third = np.minimum(np.float32(1.9 * head.ventricles) - np.abs(here.x), ellipsoid(here, (0, 1, -2), (12, 15, 11)))
+    third = np.minimum(np.float32(1.6 * head.ventricles) - np.abs(here.x), ellipsoid(here, (0, 1, -2), (12, 14, 11)))
     fourth = ellipsoid(here, (0, 34, -36), (6.5 * head.ventricles + 1.5, 5.5 * head.ventricles, 11))
     np.maximum(inside, np.maximum(third, fourth), out=inside)
     out[region] = soft(inside, grid.soft_mm)
@@ -144,11 +145,13 @@ def _cisterns(head: Head, grid: Grid, at: Coordinates, csf: FloatArray) -> None:
     arms = _chain(squat, ((6, -13, -18, 2.8 + a), (22, -18, -16, 1.6 + 0.8 * a), (37, -15, -12, 1.6 + wide * 0.5)))
     ring = _chain(squat, ((5, 0, -20, 2.6 + a), (15, 6, -16, 1.3 + 0.8 * a), (18, 15, -12, 1.2 + 0.8 * a),
                           (12, 25, -7, 1.6 + a), (0, 28, -4, 2.6 + a)))  # fmt: skip
-    pons = _chain(squat, ((0, 0, -26, 2.5 + a), (0, 3, -40, 1.8 + a), (0, 8, -60, 3.5)))
-    angle = _chain(squat, ((4, 3, -38, 1.8 + a), (21, 14, -40, 2.2 + a)))
+    pons = _chain(squat, ((0, 0, -26, 3.2 + a), (0, 4, -40, 2.6 + a), (0, 9, -60, 4.0)))
+    belly = _chain(squat, ((0, 3, -30, 2.2 + a), (10, 6, -33, 1.6 + a), (19, 14, -38, 2.6 + a)))
+    angle = _chain(squat, ((4, 4, -40, 2.2 + a), (21, 15, -42, 2.4 + a)))
+    front_folds = _chain(squat, ((0, 26, -22, 1.0 + a), (0, 34, -20, 1.6 + a), (0, 40, -24, 0.8 + a)))
     magna = ellipsoid(squat, (0, 56, -54), (10 + 4 * a, 9 + 3 * a, 10))
     folium = _chain(squat, ((0, 40, -6, 1.2 + 1.5 * a), (0, 55, -14, 0.7 + a)))  # above the vermis
-    inside = np.maximum.reduce([star, front, arms, ring, pons, angle, magna, folium])
+    inside = np.maximum.reduce([star, front, arms, ring, pons, belly, angle, magna, folium, front_folds])
     share = soft(inside, grid.soft_mm)
     for sign in (-1.0, 1.0):  # the insular cleft and its way out to the side
         half = 0.35 + 0.75 * wide * (1 + 0.15 * sign * head.asymmetry * 10)
@@ -156,7 +159,8 @@ def _cisterns(head: Head, grid: Grid, at: Coordinates, csf: FloatArray) -> None:
         curve = x - (41 - ((here.y + 6) / 12) ** 2)
         extent = soft(ellipsoid(here, (sign * 41, -7, 0), (30, 23, 15)), 4)
         cleft = soft_slab(np.abs(curve), half, grid.soft_mm) * extent
-        way = np.abs(here.y + 14 - np.float32(0.9) * (here.z + 2))
+        bow = np.float32(0.014) * (x - 41) ** 2
+        way = np.abs(here.y + 15 - bow - np.float32(0.9) * (here.z + 2))
         out = soft_slab(way, half, grid.soft_mm) * soft(x - 40, 3) * soft(14 - np.abs(here.z), 3)
         share = np.maximum(share, np.maximum(cleft, out))
     csf[region] = np.maximum(csf[region], share)
@@ -183,15 +187,15 @@ def _cortex(
     px, py, pz = at.x * outwards, at.y * outwards, at.z * outwards
     slope = np.float32(1 / (1.41 * SULCUS_PITCH_MM))
     away = np.abs(fold(px, py, pz)) / slope  # about mm from the nearest fold
-    far = np.float32(11 + 2 * head.atrophy) + 6 * reach(px, py, pz)
+    far = np.float32(16 + 2 * head.atrophy) + 5 * reach(px, py, pz)
     below = at.z < -14  # cerebellum and temporal floor: finer and shallower
-    far = np.where(below & (at.y > 10), far * np.float32(0.4), far)
+    far = np.where(below & (at.y > 10), far * np.float32(0.65), far)
     left = np.clip(1 - sunk / np.maximum(far, 1), 0, 1)
-    half = np.float32(0.22 + 1.75 * head.atrophy) * np.minimum(2 * left, 1)
+    half = np.float32(0.32 + 1.7 * head.atrophy) * np.minimum(2 * left, 1)
     sulcus = soft_slab(away, half, grid.soft_mm) * (left > 0)
     film = np.float32(0.25 + 2.6 * head.atrophy)
     sulcus = np.maximum(sulcus, soft(film - sunk, grid.soft_mm))
-    ribbon = np.maximum(soft(half + 3 - away, grid.soft_mm) * soft(far + 2 - sunk, 3), soft(film + 3.4 - sunk, 2))
+    ribbon = np.maximum(soft(half + 3 - away, grid.soft_mm) * soft(far + 2 - sunk, 5), soft(film + 3.4 - sunk, 2))
     return sulcus, ribbon
 
 
@@ -203,7 +207,7 @@ def _deep_grey(grid: Grid, at: Coordinates, grey: FloatArray) -> None:
     caudate = _chain(squat, ((15, -27, 6, 6), (17, -8, 17, 3), (20, 14, 20, 2)))
     lens = ellipsoid(squat, (26, -4, 4), (7.5, 17, 12))
     thalamus = ellipsoid(squat, (10.5, 12, 5), (8.5, 14, 10))
-    share = soft(np.maximum.reduce([caudate, lens, thalamus]), 2.5)
+    share = soft(np.maximum.reduce([caudate, lens, thalamus]), 4.5)
     insula = soft_slab(np.abs(squat.x - (37.5 - ((squat.y + 6) / 12) ** 2)), 2, 2.0)
     insula *= soft(ellipsoid(squat, (38, -7, 0), (30, 23, 15)), 4)
     grey[region] = np.maximum(grey[region], np.maximum(share, insula))
@@ -230,6 +234,8 @@ def paint_brain(
     grey, csf, ventricle = (np.zeros(grid.shape, np.float32) for _ in range(3))
     fields = lattice(rng, SULCUS_PITCH_MM, 96), lattice(rng, 9.0, 96)
     sunk = s.depth - np.asarray(change.inward, np.float32)
+    fissure = _falx_extent(s, 3.0)
+    sunk = np.minimum(sunk, np.abs(at.x) + 60 * (1 - fissure))  # gyri also face each other across the midline
     edge = np.flatnonzero((sunk < 26) & (s.depth > -2))
     flat = Coordinates(at.x.ravel()[edge], at.y.ravel()[edge], at.z.ravel()[edge])
     csf.ravel()[edge], grey.ravel()[edge] = _cortex(head, grid, flat, sunk.ravel()[edge], fields)
@@ -237,7 +243,7 @@ def paint_brain(
     below = soft(-s.tentorium, 3) * soft(at.y - 12, 8)
     np.maximum(grey, below * np.float32(0.75), out=grey)
     gap = np.float32(0.5 + 1.6 * head.atrophy)
-    cut = soft_slab(np.abs(at.x), gap, grid.soft_mm) * _falx_extent(s, 3.0)
+    cut = soft_slab(np.abs(at.x), gap, grid.soft_mm) * fissure
     np.maximum(csf, cut, out=csf)
     _cisterns(head, grid, at, csf)
     _ventricles(head, grid, at, ventricle)
@@ -266,10 +272,11 @@ def _falx_extent(s: Surface, margin_mm: float) -> FloatArray:
 def _dura(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray) -> FloatArray:
     """Falx, tentorium and venous sinuses, in place; their share is returned."""
     at, width = s.at, grid.soft_mm
-    thick = np.float32(0.55)
-    falx = soft_slab(np.abs(at.x), thick, width) * _falx_extent(s, 0.0)
+    thick = head.dura_mm / 2
+    bent = at.x - np.float32(head.falx_bend_mm) * (1 - (at.y / 80) ** 2)
+    falx = soft_slab(np.abs(bent), thick, width) * _falx_extent(s, 0.0)
     notch = np.sqrt((at.x / 21) ** 2 + ((at.y - 8) / 26) ** 2)
-    leaf = soft_slab(np.abs(s.tentorium), thick * 1.2, width + 0.5) * soft((notch - 1) * 20, 3) * soft(at.y - 2, 4)
+    leaf = soft_slab(np.abs(s.tentorium), thick * 0.8, width + 0.8) * soft((notch - 1) * 20, 3) * soft(at.y - 2, 4)
     sheet = np.maximum(falx, leaf) * inside
     blend_in(hu, sheet, FALX_HU)
     crest = soft(4.2 - np.abs(at.x) - np.float32(0.7) * np.abs(s.depth - 1), width) * soft(at.z - 2 + at.y * 0.3, 6)

@@ -16,7 +16,7 @@ class Profile:
     """Years; drives atrophy, ventricles, calcification, white matter disease."""
     size: Range = (0.93, 1.07)
     aspect: Range = (0.95, 1.05)
-    skull_mm: Range = (4.0, 8.5)
+    skull_mm: Range = (3.8, 7.8)
     scalp_mm: Range = (3.5, 8.0)
     white_hu: Range = (24.0, 30.0)
     contrast_hu: Range = (5.0, 10.0)
@@ -85,6 +85,10 @@ class Head:
     blood_hu: float
     diploe: float
     """How much less dense the diploe is than the tables, 0..1."""
+    dura_mm: float
+    """Thickness of falx and tentorium."""
+    falx_bend_mm: float
+    """How far the falx bows to one side."""
     choroid: float
     """Radius of the choroid plexus calcification in mm; 0 for none."""
     pineal: float
@@ -149,6 +153,8 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
         bone_hu=_in(rng, profile.bone_hu),
         blood_hu=_in(rng, profile.blood_hu),
         diploe=float(rng.uniform(0.15, 0.5)),
+        dura_mm=_in(rng, (0.7, 1.3)),
+        falx_bend_mm=float(rng.normal(0, 0.8)),
         choroid=float(rng.uniform(1.2, 3.5)) if rng.random() < calcified else 0.0,
         pineal=float(rng.uniform(1.0, 2.8)) if rng.random() < calcified else 0.0,
         falx_calcified=bool(rng.random() < 0.25 * old + 0.03),

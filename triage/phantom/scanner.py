@@ -27,7 +27,7 @@ def paint_headrest(hu: FloatArray, grid: Grid, head: Head, drift_mm: FloatArray,
     u = (np.arange(columns) - (columns - 1) / 2.0) * grid.step_mm[2]
     back = head.radii_mm[1] + head.skull_mm + head.scalp_mm + head.off_centre_mm[1] + float(rng.uniform(3, 8))
     wide, start = float(rng.uniform(98, 116)), float(rng.uniform(-15, 25))
-    value, half = float(rng.uniform(-150, 350)), float(rng.uniform(0.7, 1.6))
+    value, half = float(rng.uniform(-250, 600)), float(rng.uniform(0.7, 2.2))
     curve = float(rng.uniform(0.75, 1.0))
     for k in range(hu.shape[0]):
         w = (v - drift_mm[k])[:, None]

@@ -72,7 +72,7 @@ def _vault(head: Head, at: Coordinates) -> tuple[FloatArray, FloatArray, FloatAr
     w = at.z * up
     u2, v2, w2 = u * u, v * v, w * w
     flat2 = np.sqrt(u2 * u2 + v2 * v2 + np.float32(1.75) * u2 * v2)  # between an ellipse and a rounded box
-    q = np.sqrt(np.sqrt(flat2 * flat2 + w2 * w2 + np.float32(1.8) * flat2 * w2))
+    q = np.sqrt(np.sqrt(flat2 * flat2 + w2 * w2 + np.float32(1.5) * flat2 * w2))
     q += np.float32(1e-4)
     gx, gy, gz = u * np.float32(1 / rx), v * np.float32(1 / ry), w * up
     slope = np.sqrt(gx * gx + gy * gy + gz * gz) / q + np.float32(1e-4)
@@ -134,7 +134,7 @@ def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -
     lower = smooth_step((FACE_MM - here.z) / 30)
     skin[low] -= lower * np.clip(here.y - 20, 0, None) * np.float32(0.16)  # the neck is slimmer than the head
     skin[low] -= lower * np.clip(-here.y - 40, 0, None) * np.clip(np.abs(here.x) - 12, 0, None) * np.float32(0.006)
-    nose = capsule(here, (0, -84, -34), (0, -98, -66), (7, 15))
+    nose = capsule(here, scaled((0, -80, -36), head), scaled((0, -88, -64), head), (8, 15))
     skin[low] = -smooth_least(-skin[low], -nose, 10.0)
     incline = np.float32(0.42) * np.abs(at.x) + np.float32(0.26) * np.clip(at.y - 22, 0, None)
     tentorium = at.z - (4 - incline)
@@ -235,6 +235,7 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
         _side_bones(base, side)
         _orbit(base, side)
     _nose_and_sinuses(base, head, rng)
+    _frontal_sinus(hu, head, grid, s, float(rng.uniform(0.5, 1.1)))
     for side in (-1.0, 1.0):
         _mastoid(base, side, cells, float(rng.uniform(-0.5, 1.0)))
 
@@ -244,9 +245,10 @@ def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator
     low = region_around(grid, (-130, -140, -400), (130, 140, FACE_MM))
     if any(part.stop <= part.start for part in low):
         return
-    planes = np.abs(noise(rng, hu[low].shape, grid.step_mm, 14))
-    fat = np.clip(1.3 - planes * 4.5, 0, 1) * soft(s.skin[low] - 6, 3) * soft(-s.depth[low] - 6, 3)
-    blend_in(hu[low], fat * np.float32(0.75), FAT_HU)
+    planes = np.abs(noise(rng, hu[low].shape, grid.step_mm, 16))
+    fat = np.clip(0.9 - planes * 3.5, 0, 1) * soft(s.skin[low] - 6, 3) * soft(-s.depth[low] - 5, 3)
+    fat *= np.clip(0.6 + 0.5 * noise(rng, hu[low].shape, grid.step_mm, 25), 0, 0.85)
+    blend_in(hu[low], fat, FAT_HU)
 
 
 def _side_bones(base: _Base, side: float) -> None:
@@ -294,21 +296,32 @@ def _nose_and_sinuses(base: _Base, head: Head, rng: np.random.Generator) -> None
     for side in (-1.0, 1.0):
         base.egg((side * 6, -17, -42), (5.2 * wide, 9 * wide, 8 * wide), air)
         base.egg((side * 7, -46, -38), (5.8, 17, 9), air)  # ethmoid
-        base.egg((side * 27, -52, -72), (15, 18, 15), bone * 0.6)  # maxilla
-        base.egg((side * 27, -52, -72), (13, 16, 13.5), air)
-        base.egg((side * 7, -50, -66), (5.5, 32, 17), air)  # nasal cavity
+        base.rod((side * 21, -62, -72), (side * 36, -44, -72), (13, 8.5), bone * 0.6)  # maxilla
+        base.rod((side * 21, -62, -72), (side * 36, -44, -72), (11.5, 7), air)
+        base.egg((side * 7, -50, -66), (5.5, 25, 17), air)  # nasal cavity
         base.rod((side * 6, -66, -62), (side * 6, -30, -64), (2.4, 2.4), 35.0)  # turbinates
         base.rod((side * 7, -66, -72), (side * 7, -30, -74), (3.0, 2.6), 35.0)
-        thick = 0.3 * head.skull_mm + 1.0
-        base.egg((side * 11, -84 - 0.3 * head.skull_mm, -14), (11 * wide, thick, 12 * wide), air)  # frontal sinus
     base.egg((0, -22, -74), (12, 16, 16), air)  # nasopharynx
     base.rod((0, -76, -48), (0, -34, -60), (0.9, 0.9), bone * 0.6)
     low = region_around(base.grid, (-13, -66, -50), (13, -30, -30))
     if all(part.stop > part.start for part in low):
         here = base.at.at(low)
-        cut = np.sqrt((here.y % 7.0 - 3.5) ** 2)
+        cut = np.abs((here.y + np.float32(0.5) * np.abs(here.x) + np.float32(0.3) * here.z) % 9.0 - 4.5)
         walls = np.maximum(soft_slab(np.abs(here.x), 0.6, base.grid.soft_mm), soft_slab(cut, 0.35, base.grid.soft_mm))
         blend_in(base.hu[low], walls * (np.abs(here.x) < 12), bone * 0.5)
+
+
+def _frontal_sinus(hu: FloatArray, head: Head, grid: Grid, s: Surface, wide: float) -> None:
+    """Air between the tables of the forehead, in place."""
+    region = region_around(grid, (-40, -150, -40), (40, -40, 16))
+    if any(part.stop <= part.start for part in region):
+        return
+    at, layer = s.at.at(region), s.vault[region] + np.float32(0.52 * head.skull_mm)
+    half = 0.28 * head.skull_mm + 0.6
+    front = np.abs(at.x) - np.float32(1)  # a septum in the midline
+    across = 1 - np.sqrt((at.x / (24 * wide)) ** 2 + ((at.z + 14) / (18 * wide)) ** 2)
+    inside = np.minimum.reduce([half - np.abs(layer), front, across * 12, -50 - at.y])
+    blend_in(hu[region], soft(inside, grid.soft_mm), -900.0)
 
 
 def _mastoid(base: _Base, side: float, cells: FloatArray, more: float) -> None:
