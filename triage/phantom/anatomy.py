@@ -242,7 +242,7 @@ def paint_brain(
     _deep_grey(grid, at, grey)
     below = soft(-s.tentorium, 3) * soft(at.y - 12, 8)
     np.maximum(grey, below * np.float32(0.75), out=grey)
-    gap = np.float32(0.5 + 1.6 * head.atrophy)
+    gap = 0.5 + 1.6 * head.atrophy
     cut = soft_slab(np.abs(at.x), gap, grid.soft_mm) * fissure
     np.maximum(csf, cut, out=csf)
     _cisterns(head, grid, at, csf)
@@ -296,7 +296,8 @@ def _dura(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray
     np.maximum(vessels[region], soft(capsule(at.at(region), (0, 3, -44), (0, 0, -22), (1.7, 1.7)), width),
                out=vessels[region])  # fmt: skip
     blend_in(hu, vessels * inside * np.float32(0.8), head.blood_hu - 6)
-    return np.maximum(sheet, sinus)
+    dura: FloatArray = np.maximum(sheet, sinus)
+    return dura
 
 
 def _rod_region(grid: Grid, a: Point, b: Point, reach: float) -> Region:

@@ -6,6 +6,7 @@ function, so one platform always gives the same bits.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ Region = tuple[slice, slice, slice]
 Point = tuple[float, float, float]
 
 BoolArray = npt.NDArray[np.bool_]
+
+AnyField = npt.NDArray[np.floating[Any]]
+"""What NumPy's stubs make of mixed expressions; always float32 at run time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ def region_around(grid: Grid, low: Point, high: Point) -> Region:
     return (slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2]))
 
 
-def soft(distance: FloatArray, width_mm: float) -> FloatArray:
+def soft(distance: AnyField, width_mm: float) -> FloatArray:
     """Share of a voxel inside a shape.
 
     Args:
@@ -105,12 +109,12 @@ def soft(distance: FloatArray, width_mm: float) -> FloatArray:
     Returns:
         0..1.
     """
-    share = distance * np.float32(1.0 / width_mm)
+    share: FloatArray = np.asarray(distance * np.float32(1.0 / width_mm), np.float32)
     share += np.float32(0.5)
     return np.clip(share, 0, 1, out=share)
 
 
-def soft_slab(distance: FloatArray, half_mm: FloatArray | float, width_mm: float) -> FloatArray:
+def soft_slab(distance: AnyField, half_mm: AnyField | float, width_mm: float) -> FloatArray:
     """Share of a voxel inside a thin sheet; a sheet thinner than a voxel never fills it.
 
     Args:
@@ -127,21 +131,21 @@ def soft_slab(distance: FloatArray, half_mm: FloatArray | float, width_mm: float
     return share
 
 
-def smooth_step(value: FloatArray) -> FloatArray:
+def smooth_step(value: AnyField) -> FloatArray:
     """Cubic step from 0 at 0 to 1 at 1."""
     t = np.clip(value, 0, 1)
-    step: FloatArray = t * t * (3 - 2 * t)
+    step: FloatArray = (t * t * (3 - 2 * t)).astype(np.float32, copy=False)
     return step
 
 
-def smooth_least(a: FloatArray, b: FloatArray, blend: float) -> FloatArray:
+def smooth_least(a: AnyField, b: AnyField, blend: float) -> FloatArray:
     """Minimum of two fields with a rounded seam `blend` wide."""
     h = np.clip(blend - np.abs(a - b), 0, None)
-    least: FloatArray = np.minimum(a, b) - h * h * np.float32(0.25 / blend)
+    least: FloatArray = (np.minimum(a, b) - h * h * np.float32(0.25 / blend)).astype(np.float32, copy=False)
     return least
 
 
-def blend_in(target: FloatArray, share: FloatArray, value: FloatArray | float) -> None:
+def blend_in(target: FloatArray, share: AnyField, value: AnyField | float) -> None:
     """Lay `value` over `target` with opacity `share`, in place."""
     target += share * (np.asarray(value, np.float32) - target)
 
@@ -186,7 +190,7 @@ def _lerp_axis(values: FloatArray, axis: int, where: npt.NDArray[np.float64]) ->
     shape[axis] = -1
     weight = (where - low).astype(np.float32).reshape(shape)
     first = np.take(values, low, axis=axis)
-    second = np.take(values, high, axis=axis)
+    second: FloatArray = np.take(values, high, axis=axis)
     second -= first
     second *= weight
     second += first

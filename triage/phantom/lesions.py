@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from triage.phantom.anatomy import STILL, Brain, Deformation
-from triage.phantom.fields import BoolArray, Coordinates, Grid, noise, soft
+from triage.phantom.fields import AnyField, BoolArray, Coordinates, Grid, noise, soft
 from triage.phantom.profile import Head
 from triage.phantom.skull import Surface
 from triage.records import SUBTYPES, FloatArray
@@ -106,7 +106,7 @@ def draw_plan(label: str, rng: np.random.Generator, volume_ml: tuple[float, floa
     return Plan(label, variant, volume, hu, side, chronic)
 
 
-def _reach(level: FloatArray, allowed: BoolArray, volume_ml: float, grid: Grid) -> float:
+def _reach(level: AnyField, allowed: BoolArray, volume_ml: float, grid: Grid) -> float:
     """The level below which the allowed voxels hold the wanted volume; the greatest where there are too few."""
     values = level[allowed]
     if values.size == 0:
@@ -122,7 +122,8 @@ def _away(head: Head, at: Coordinates, towards: tuple[float, float, float], sque
     r = np.float32(1) / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-3))
     px, py, pz = towards
     dx, dy, dz = x * r - px, y * r - py, (z * r - pz) * np.float32(squeeze)
-    return np.sqrt(dx * dx + dy * dy + dz * dz) * np.float32((rx + ry + rz) / 3)
+    found: FloatArray = np.sqrt(dx * dx + dy * dy + dz * dz) * np.float32((rx + ry + rz) / 3)
+    return found
 
 
 def _direction(azimuth: float, rise: float, side: float) -> tuple[float, float, float]:
@@ -168,7 +169,8 @@ def epidural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Gene
     allowed = (s.depth > 0) & (to_suture > 0) & (level < 75) & (away < 70)
     half = max(_reach(level, allowed, plan.volume_ml, grid), 2.0)
     thick = np.float32(bulge) * (half - away * away / half)
-    return np.minimum(np.minimum(thick - s.depth, to_suture), s.depth + 1)
+    found: FloatArray = np.minimum(np.minimum(thick - s.depth, to_suture), s.depth + 1)
+    return found
 
 
 def subdural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Generator) -> FloatArray:
@@ -195,7 +197,8 @@ def subdural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Gene
         level = s.depth / (profile + np.float32(1e-3))
         allowed = (s.depth > 0) & (own_side > 0) & (level < 45) & (profile > 0.02) & (s.tentorium > 0)
         thick = _reach(level, allowed, plan.volume_ml, grid) * profile
-        return np.minimum.reduce([thick - s.depth, own_side, s.depth + 1, s.tentorium + 1])
+        crescent: FloatArray = np.minimum.reduce([thick - s.depth, own_side, s.depth + 1, s.tentorium + 1])
+        return crescent
     middle_y, middle_z = float(rng.uniform(-45, 55)), float(rng.uniform(20, 55))
     if plan.variant == "interhemispheric":
         spread = 1 - ((s.at.y - middle_y) / 52) ** 2 - ((s.at.z - middle_z) / 38) ** 2
@@ -207,7 +210,8 @@ def subdural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Gene
     level = above / (spread + np.float32(1e-3))
     allowed = (above > 0) & (bound > 0) & (level < 14) & (spread > 0.03)
     thick = min(_reach(level, allowed, plan.volume_ml, grid), 12.0) * spread
-    return np.minimum.reduce([thick - above, above + np.float32(0.5), bound])
+    found: FloatArray = np.minimum.reduce([thick - above, above + np.float32(0.5), bound])
+    return found
 
 
 def _centre(plan: Plan, rng: np.random.Generator) -> tuple[float, float, float]:
@@ -315,7 +319,8 @@ def subarachnoid(grid: Grid, brain: Brain, plan: Plan, rng: np.random.Generator)
     level += 5 * noise(rng, grid.shape, grid.step_mm, 12)
     spaces = np.clip(brain.csf * np.float32(1.7), 0, 1) * (1 - np.clip(brain.dura, 0, 1))
     radius = _reach(level, spaces > 0.5, plan.volume_ml, grid)
-    return spaces * soft(radius - level, 4.0)
+    share: FloatArray = spaces * soft(radius - level, 4.0)
+    return share
 
 
 def intraventricular(grid: Grid, brain: Brain, s: Surface, plan: Plan, rng: np.random.Generator) -> FloatArray:

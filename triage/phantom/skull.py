@@ -90,7 +90,7 @@ def _floor(head: Head, at: Coordinates) -> FloatArray:
     posterior = -64 + 20 * ((x / 46) ** 2 + ((y - 40) / 44) ** 2)
     clivus = -24 - np.float32(1.9) * np.clip(y + 6, 0, 22)
     hole = smooth_step((15 - x) / 6) * smooth_step((30 - y) / 8)
-    posterior += hole * (np.maximum(clivus, -66) - posterior)
+    posterior = posterior + hole * (np.maximum(clivus, -66) - posterior)
     wing = smooth_step((y + 24 + np.float32(0.28) * x) / 9 + 0.5)
     ridge = smooth_step((y + 6 - np.float32(0.56) * x) / 9 + 0.5)
     behind = middle + ridge * (posterior - middle)
@@ -101,7 +101,8 @@ def _floor(head: Head, at: Coordinates) -> FloatArray:
 def _canal(at: Coordinates) -> FloatArray:
     """Depth inside the foramen magnum and spinal canal."""
     wide = np.sqrt((at.x / 13) ** 2 + ((at.y - 21) / 15) ** 2)
-    return np.minimum((1 - wide) * 13, -52 - at.z)
+    inside: FloatArray = np.minimum((1 - wide) * 13, -52 - at.z)
+    return inside
 
 
 def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> Surface:
@@ -234,7 +235,7 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
     for side in (-1.0, 1.0):
         _side_bones(base, side)
         _orbit(base, side)
-    _nose_and_sinuses(base, head, rng)
+    _nose_and_sinuses(base, rng)
     _frontal_sinus(hu, head, grid, s, float(rng.uniform(0.5, 1.1)))
     for side in (-1.0, 1.0):
         _mastoid(base, side, cells, float(rng.uniform(-0.5, 1.0)))
@@ -285,7 +286,7 @@ def _orbit(base: _Base, side: float) -> None:
     base.egg((side * 31, -84, -41), (4.5, 2.2, 4.5), 75.0)  # lens
 
 
-def _nose_and_sinuses(base: _Base, head: Head, rng: np.random.Generator) -> None:
+def _nose_and_sinuses(base: _Base, rng: np.random.Generator) -> None:
     bone = base.bone_hu
     base.egg((0, -12, -40), (15, 15, 14), bone * 0.85)  # body of the sphenoid
     base.rod((0, -2, -30), (0, 3, -62), (5.0, 5.5), bone * 0.75)  # clivus
