@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 from triage.errors import PackError
@@ -129,7 +129,7 @@ def write_pack(folder: Path, card: Card, binary: State, subtype: State) -> Card:
         _check_state(state, _empty(card.networks.architecture, heads), name)
     folder.mkdir(parents=True, exist_ok=True)
     for name, state in states.items():
-        save_file(_stored(state, card.networks.storage), folder / name)
+        (folder / name).write_bytes(save_tensors(_stored(state, card.networks.storage)))
     hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in states}
     card = replace(card, files=hashes)
     write_card(folder, card)

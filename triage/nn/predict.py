@@ -148,7 +148,7 @@ def slice_probabilities(
         first = int(np.argwhere(~np.isfinite(values))[0][0]) + 1
         raise StudyError(f"the network's output for image {first} of {len(values)} is not a finite number")
     platts = pack.card.calibration.slice
-    return {label: _sigmoid(platts[label], values[:, column]) for column, label in enumerate(labels)}
+    return {label: sigmoid(platts[label], values[:, column]) for column, label in enumerate(labels)}
 
 
 def joint(card: Card, scores: dict[str, FloatArray]) -> dict[str, FloatArray]:
@@ -181,15 +181,15 @@ def logit(p: FloatArray) -> FloatArray:
     return np.asarray(np.log(inside / (1 - inside)))
 
 
+def sigmoid(platt: Platt, logits: FloatArray) -> FloatArray:
+    """Calibrated probabilities of log odds; tanh, unlike exp, does not overflow."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * (platt.scale * logits + platt.bias)))
+
+
 def study_probability(card: Card, label: str, scores: FloatArray) -> float:
     """Calibrated study probability of a label from its slice scores."""
     score = np.array([aggregate(card.aggregation, scores)])
-    return float(_sigmoid(card.calibration.study[label], logit(score))[0])
-
-
-def _sigmoid(platt: Platt, logits: FloatArray) -> FloatArray:
-    # Unlike exp, tanh does not overflow, whatever the logit.
-    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * (platt.scale * logits + platt.bias)))
+    return float(sigmoid(card.calibration.study[label], logit(score))[0])
 
 
 def _finding(card: Card, label: str, scores: FloatArray, middles: Sequence[int]) -> Finding:
