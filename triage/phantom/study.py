@@ -28,6 +28,9 @@ RENDER_STEP_MM = 2.5
 LABEL_MM2 = 25.0
 """A slice has a label when the bleed covers at least this much of it."""
 
+BONE_EDGE_HU = 95.0
+"""A voxel that bone makes brighter than this belongs to no bleed's mask: no reader could outline it."""
+
 FULL_HEAD_MM = 130.0
 """A shorter stack is centred on the ventricles; a longer one ends above the vertex."""
 
@@ -327,7 +330,7 @@ def _finish(
     truths = []
     voxel_ml = pixel * pixel * spec.spacing_mm / 1000.0
     for one, mean in shapes:
-        mask = resample(one.share, shape) > 0.5
+        mask = (resample(one.share, shape) > 0.5) & (clean < BONE_EDGE_HU)
         masks[one.plan.label] |= mask
         volume = float(mask.sum()) * voxel_ml
         truths.append(Truth(one.plan.label, one.plan.variant, volume, mean, one.plan.chronic))
