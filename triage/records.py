@@ -128,6 +128,8 @@ class Instance:
     """LossyImageCompression is 01, or the transfer syntax is a lossy one."""
     slices: tuple[Slice, ...] = ()
     """One for a single-frame image, one a frame for Enhanced CT, at least one for every instance with Rows."""
+    rescale_type: str = ""
+    """RescaleType (PS3.3 C.11.1.1.2); empty, HU and US (unspecified) may be Hounsfield units."""
 
 
 @dataclass(frozen=True, slots=True)
