@@ -236,12 +236,15 @@ def paint_brain(
     sunk = s.depth - np.asarray(change.inward, np.float32)
     fissure = _falx_extent(s, 3.0)
     sunk = np.minimum(sunk, np.abs(at.x) + 60 * (1 - fissure))  # gyri also face each other across the midline
+    closed = np.float32(1.5 + 2.6 * head.atrophy)  # folds end at the tentorium, but no film of fluid lies on it
+    sunk = np.minimum(sunk, np.abs(s.tentorium) * np.float32(0.8) + closed + 60 * (1 - _tentorium_extent(s)))
     edge = np.flatnonzero((sunk < 26) & (s.depth > -2))
     flat = Coordinates(at.x.ravel()[edge], at.y.ravel()[edge], at.z.ravel()[edge])
     csf.ravel()[edge], grey.ravel()[edge] = _cortex(head, grid, flat, sunk.ravel()[edge], fields)
     _deep_grey(grid, at, grey)
     below = soft(-s.tentorium, 3) * soft(at.y - 12, 8)
-    np.maximum(grey, below * np.float32(0.75), out=grey)
+    leaves = noise(rng, grid.shape, (grid.step_mm[0], grid.step_mm[1] * 2.2, grid.step_mm[2]), 7)
+    np.maximum(grey, below * np.clip(0.7 + 0.3 * leaves, 0, 1.2), out=grey)  # folia run from side to side
     gap = 0.5 + 1.6 * head.atrophy
     cut = soft_slab(np.abs(at.x), gap, grid.soft_mm) * fissure
     np.maximum(csf, cut, out=csf)
@@ -269,14 +272,19 @@ def _falx_extent(s: Surface, margin_mm: float) -> FloatArray:
     return share
 
 
+def _tentorium_extent(s: Surface) -> FloatArray:
+    """Share of the tentorium's surface that is there: all but the notch and what lies before it."""
+    notch = np.sqrt((s.at.x / 21) ** 2 + ((s.at.y - 8) / 26) ** 2)
+    return soft((notch - 1) * 20, 3) * soft(s.at.y - 2, 4)
+
+
 def _dura(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray) -> FloatArray:
     """Falx, tentorium and venous sinuses, in place; their share is returned."""
     at, width = s.at, grid.soft_mm
     thick = head.dura_mm / 2
     bent = at.x - np.float32(head.falx_bend_mm) * (1 - (at.y / 80) ** 2)
     falx = soft_slab(np.abs(bent), thick, width) * _falx_extent(s, 0.0)
-    notch = np.sqrt((at.x / 21) ** 2 + ((at.y - 8) / 26) ** 2)
-    leaf = soft_slab(np.abs(s.tentorium), thick * 0.8, width + 0.8) * soft((notch - 1) * 20, 3) * soft(at.y - 2, 4)
+    leaf = soft_slab(np.abs(s.tentorium), thick * 0.8, width + 0.8) * _tentorium_extent(s)
     sheet = np.maximum(falx, leaf) * inside
     blend_in(hu, sheet, FALX_HU)
     crest = soft(4.2 - np.abs(at.x) - np.float32(0.7) * np.abs(s.depth - 1), width) * soft(at.z - 2 + at.y * 0.3, 6)

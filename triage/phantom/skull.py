@@ -23,7 +23,7 @@ from triage.records import FloatArray
 
 AIR_HU = -1000.0
 FAT_HU = -95.0
-SKIN_HU = 25.0
+SKIN_HU = 55.0
 MUSCLE_HU = 52.0
 BASE_MM = -14.0
 """Below this z there may be skull base or face."""
@@ -159,7 +159,7 @@ def paint_scalp_and_vault(hu: FloatArray, head: Head, grid: Grid, s: Surface) ->
 
     blend_in(hu, share(s.skin), SKIN_HU)
     blend_in(hu, share(s.skin - 2), FAT_HU)
-    below = smooth_step((-20 - s.at.z) / 25)
+    below = smooth_step((np.abs(s.at.x) * np.float32(0.3) - 18 - s.at.z) / 25)  # temporal muscles reach up
     blend_in(hu, share(s.skin - np.float32(0.7 * head.scalp_mm) - 3 * below), MUSCLE_HU)
     reach = s.at.z + 40 + s.at.y * np.float32(0.35)  # the squama reaches lower than the forehead
     wall = share(3 - s.vault) * soft(reach, 4.0)
@@ -238,7 +238,7 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
     _nose_and_sinuses(base, rng)
     _frontal_sinus(hu, head, grid, s, float(rng.uniform(0.5, 1.1)))
     for side in (-1.0, 1.0):
-        _mastoid(base, side, cells, float(rng.uniform(-0.5, 1.0)))
+        _mastoid(base, side, cells, float(rng.uniform(0.2, 1.2)))
 
 
 def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator) -> None:
@@ -309,7 +309,7 @@ def _nose_and_sinuses(base: _Base, rng: np.random.Generator) -> None:
         here = base.at.at(low)
         cut = np.abs((here.y + np.float32(0.5) * np.abs(here.x) + np.float32(0.3) * here.z) % 9.0 - 4.5)
         walls = np.maximum(soft_slab(np.abs(here.x), 0.6, base.grid.soft_mm), soft_slab(cut, 0.35, base.grid.soft_mm))
-        blend_in(base.hu[low], walls * (np.abs(here.x) < 12), bone * 0.5)
+        blend_in(base.hu[low], walls * (np.abs(here.x) < 12) * float(rng.uniform(0.2, 0.8)), bone * 0.5)
 
 
 def _frontal_sinus(hu: FloatArray, head: Head, grid: Grid, s: Surface, wide: float) -> None:

@@ -236,7 +236,7 @@ def _paint_blood(hu: FloatArray, site: _Site, shapes: list[Shape], brain: Brain,
         texture = noise(rng, grid.shape, grid.step_mm, 7) * np.float32(2.5)
         if plan.label == bleeds.INTRAPARENCHYMAL and plan.volume_ml > 0.5:
             rim_mm = float(rng.uniform(1.0, 2.0 + 1.8 * plan.volume_ml ** (1 / 3)))
-            _oedema(hu, grid, shape, brain, (rim_mm, float(rng.uniform(15, 24))))
+            _oedema(hu, grid, shape, brain, (rim_mm, float(rng.uniform(16, 26))))
         if plan.chronic or (plan.label in (bleeds.INTRAPARENCHYMAL, bleeds.SUBDURAL) and rng.random() < 0.12):
             texture += np.clip(site.surface.at.y * np.float32(0.12), -8, 8)  # cells settle to the back
         if plan.label in (bleeds.EPIDURAL, bleeds.SUBDURAL) and not plan.chronic and rng.random() < 0.15:
@@ -255,7 +255,7 @@ def _oedema(hu: FloatArray, grid: Grid, shape: Shape, brain: Brain, rim: tuple[f
     block = tuple(slice(max(int(w.min()) - m, 0), int(w.max()) + m + 1) for w, m in zip(where, margin, strict=True))
     near = ndimage.distance_transform_edt(shape.share[block] < 0.5, sampling=grid.step_mm).astype(np.float32)
     tissue = brain.inside[block] * (1 - brain.csf[block]) * (1 - brain.ventricle[block]) * (1 - brain.dura[block])
-    blend_in(hu[block], soft(rim_mm - near, 3.0) * tissue, value)
+    blend_in(hu[block], soft(rim_mm - near, 5.0) * tissue, value)
 
 
 def _match_density(hu: FloatArray, site: _Site, scanner: Scanner, shapes: list[Shape]) -> list[float]:
