@@ -152,6 +152,14 @@ def test_every_quirk_writes_files(study: PhantomStudy, tmp_path: Path, quirk: st
     assert all(path.is_file() for path in one(study, tmp_path, quirk))
 
 
+def test_quirks_combine(study: PhantomStudy, tmp_path: Path) -> None:
+    paths = one(study, tmp_path, "pad2000", "nonsquare", "dup", "missing", "localizer", "renumbered", "implicit")
+    assert len(paths) == 13
+    ds = pydicom.dcmread(paths[6])
+    assert (ds.Rows, ds.Columns, ds.PixelPaddingValue) == (96, 84, -2000)
+    assert ds.pixel_array[0, 0] == -2000
+
+
 def test_unknown_quirk_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown quirk"):
         WriterOptions(quirks=("wrap13",))

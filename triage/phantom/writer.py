@@ -304,22 +304,25 @@ def _localizer(planes: Planes) -> Planes:
 
 
 QUIRKS: dict[str, Callable[[Planes], Planes]] = {
-    "wrap12": _wrap12,
-    "pad2000": _pad2000,
+    "nonsquare": _nonsquare,
+    "constant": _constant,
+    "overflow": _overflow,
     "signed": _signed,
     "sign12": _sign12,
-    "overflow": _overflow,
+    "pad2000": _pad2000,
+    "wrap12": _wrap12,
     "short": _short,
-    "constant": _constant,
-    "missing": _missing,
-    "dup": _dup,
     "multiwindow": _multiwindow,
-    "nonsquare": _nonsquare,
     "implicit": _implicit,
     "renumbered": _renumbered,
     "localizer": _localizer,
+    "missing": _missing,
+    "dup": _dup,
 }
-"""Faults and habits of real scanners by name; gantry tilt is `PhantomSpec.tilt_deg`."""
+"""Faults and habits of real scanners by name, in the order in which they are applied: pixels, encoding, header, stack.
+
+Gantry tilt is `PhantomSpec.tilt_deg`.
+"""
 
 
 def write_series(study: PhantomStudy, folder: Path, options: WriterOptions | None = None) -> list[Path]:
@@ -337,8 +340,9 @@ def write_series(study: PhantomStudy, folder: Path, options: WriterOptions | Non
     folder.mkdir(parents=True, exist_ok=True)
     common = _series(study, options)
     planes = [_plane(study, k, common) for k in range(study.hu.shape[0])]
-    for name in options.quirks:
-        planes = QUIRKS[name](planes)
+    for name, change in QUIRKS.items():
+        if name in options.quirks:
+            planes = change(planes)
     paths = []
     for plane in planes:
         path = folder / plane.name
