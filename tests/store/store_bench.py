@@ -83,6 +83,12 @@ class Bench:
         assert claim is not None
         return claim
 
+    def complete_some(self, now: float) -> list[int]:
+        """As `complete`, while instances come in."""
+        for series in analysis.receiving_series(self.db):
+            analysis.series_complete(self.db, series.series_id, series.last_arrival_at, now)
+        return analysis.ready_studies(self.db, now)
+
     def finish(
         self, claim: analysis.Claim, result: Result, now: float, destinations: Sequence[str] = ("pacs",)
     ) -> tuple[analysis.NewObject, ...]:

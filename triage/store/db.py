@@ -8,7 +8,7 @@ lock instead of polling SQLite's. Readers see one snapshot and wait for nobody (
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -181,15 +181,11 @@ def _begin(connection: Connection) -> None:
 
 def _use_write_ahead_log(engine: Engine) -> None:
     """Switch the file to WAL, once for its life; outside a transaction, as SQLite wants it."""
-    connection = engine.raw_connection()
     try:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.close()
+        with closing(engine.raw_connection()) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as e:
         raise OperationalError("PRAGMA journal_mode = WAL", None, e) from e
-    finally:
-        connection.close()
 
 
 @contextmanager

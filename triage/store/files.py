@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +30,9 @@ UID_CHARACTERS = 64
 
 NAME_CHARACTERS = 32
 """Hexadecimal digits of a SHA-256 kept in a name: 128 bits."""
+
+SYNC_THREADS = 16
+"""As many associations may wait for the disk at once."""
 
 FOLDER_MODE = 0o700
 """Images of patients: for the node's own user only."""
@@ -48,6 +52,7 @@ class Store:
         self.instances = self.root / "instances"
         self.results = self.root / "results"
         self.trash = self.root / "trash"
+        self._syncing = ThreadPoolExecutor(SYNC_THREADS, "sync")
 
     def prepare(self) -> None:
         """Make the folders and try to write in them.
@@ -72,6 +77,10 @@ class Store:
                 f"node.data_dir: the folders in {self.root} lie on different file systems; a received file could not "
                 "be moved in one step: keep them on one"
             )
+
+    def close(self) -> None:
+        """End the threads that sync; only where a process goes on without the store."""
+        self._syncing.shutdown()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -107,15 +116,19 @@ class Store:
         folder = self.instances / _name(study_uid)
         path = folder / f"{_name(sop_instance_uid)}-{secrets.token_hex(4)}.dcm"
         try:
-            _sync(temporary)
             _make_folder(folder)
             try:
                 temporary.replace(path)
             except FileNotFoundError:  # retention took the folder away this moment
                 _make_folder(folder)
                 temporary.replace(path)
-            _sync(folder)
+            # The file is nobody's until its row is committed, so its content may be synced under its last name. Each
+            # sync waits for the disk, and here that wait is the time a sender waits: so both at once.
+            entry = self._syncing.submit(_sync, folder)
+            _sync(path)
+            entry.result()
         except OSError as e:
+            path.unlink(missing_ok=True)
             raise NoResources(f"a received file cannot be kept: {e.strerror}") from e
         return path
 

@@ -1,0 +1,127 @@
+"""Runs one stage of the node's life in child processes, each killed with SIGKILL at another step; prints what is left.
+
+A step is anything the child does to a file (by Python's audit events), a statement to the database, or a commit, each
+counted before it happens. One line of JSON for each child, the last one for the child that came through.
+
+    python killed.py STAGE FOLDER
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sqlalchemy import Engine, event, select
+from store_bench import T0, Bench, make_bench, make_result
+
+from triage.store import analysis, outbox, reception
+from triage.store.schema import instance
+
+FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.remove"}
+
+
+def arm(n: int) -> None:
+    """Kill this process just before its nth step from here."""
+    left = n
+
+    def step() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(lambda name, _arguments: step() if name in FILE_EVENTS else None)
+    event.listen(Engine, "before_cursor_execute", lambda *_: step())
+    event.listen(Engine, "commit", lambda _: step())
+
+
+def receive(bench: Bench) -> None:
+    incoming, arrival = bench.incoming("1.2.3", T0, uid="1.2.3.1.1")
+    reception.record_instance(bench.db, incoming, arrival)
+
+
+def left_of_reception(bench: Bench) -> dict[str, Any]:
+    """What a restarted node has, then what it has after the sender has sent again."""
+    stored = reception.find_instance(bench.db, "1.2.3.1.1")
+    was_stored = stored is not None
+    intact = stored is None or stored.path.read_bytes() == b"bytes of a data set"
+    if stored is None:
+        receive(bench)
+    with bench.db.reading() as connection:
+        rows = connection.execute(select(instance.c.path)).all()
+    return {"stored": was_stored, "intact": intact, "rows": len(rows)}
+
+
+def analyse(bench: Bench) -> None:
+    claim = bench.claim(T0 + 10)
+    bench.finish(claim, make_result(), T0 + 11)
+
+
+def left_of_analysis(bench: Bench) -> dict[str, Any]:
+    """What a restarted node has, then what it has after it has finished what was begun."""
+    analysis.release_claims(bench.db)
+    before = [d.sop_instance_uid for d in outbox.due_deliveries(bench.db, "pacs", T0 + 99, 99)]
+    claim = analysis.claim_study(bench.db, T0 + 20)
+    if claim is not None:
+        bench.finish(claim, make_result(), T0 + 21)
+    due = outbox.due_deliveries(bench.db, "pacs", T0 + 99, 99)
+    contents = [d.path.read_bytes().decode() for d in due]
+    parts = [p.name for p in bench.store.results.rglob("*.part")]
+    return {
+        "queued": before,
+        "run": None if claim is None else claim.run,
+        "due": [d.sop_instance_uid for d in due],
+        "contents": contents,
+        "parts": parts,
+    }
+
+
+def prepare_nothing(_bench: Bench) -> None:
+    pass
+
+
+def prepare_study(bench: Bench) -> None:
+    bench.arrive("1.2.3", T0)
+    bench.complete(T0 + 5)
+
+
+STAGES: dict[str, tuple[Callable[[Bench], None], Callable[[Bench], None], Callable[[Bench], dict[str, Any]]]] = {
+    "reception": (prepare_nothing, receive, left_of_reception),
+    "analysis": (prepare_study, analyse, left_of_analysis),
+}
+
+
+def main(stage: str, folder: Path) -> None:
+    prepare, run, look = STAGES[stage]
+    template = folder / "template"
+    bench = make_bench(template)
+    prepare(bench)
+    bench.db.close()
+    bench.store.close()
+    for n in range(1, 200):
+        root = folder / str(n)
+        shutil.copytree(template, root)
+        child = os.fork()
+        if child == 0:
+            bench = make_bench(root)
+            arm(n)
+            run(bench)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        killed = os.WIFSIGNALED(status)
+        bench = make_bench(root)
+        print(json.dumps({"killed": killed, **look(bench)}))
+        bench.db.close()
+        bench.store.close()
+        if not killed:
+            assert os.waitstatus_to_exitcode(status) == 0
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
