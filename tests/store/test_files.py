@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import BinaryIO
@@ -77,10 +78,11 @@ def test_files_and_their_folders_are_synced(bench: Bench, monkeypatch: pytest.Mo
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", recording)
-    for keep, top in (
+    cases: tuple[tuple[Callable[[], Path], str], ...] = (
         (lambda: bench.store.keep_instance(bench.file(), "1.2.3", "1.2.3.4"), "instances"),
         (lambda: bench.store.write_result("1.2.3", "2.25.1", writer_of(b"x")), "results"),
-    ):
+    )
+    for keep, top in cases:
         synced.clear()
         path = keep()
         content = {path.name, path.with_suffix(".part").name}  # synced under its last name or the one before
