@@ -115,6 +115,15 @@ def test_positions_come_back_in_order_with_their_numbers(bench: Bench) -> None:
     assert series.instance_numbers == (1, 2, 3)  # the scout's 9 has no position to go with
 
 
+def test_frames_of_one_file_are_never_incomplete(bench: Bench) -> None:
+    incoming, arrival = bench.incoming("1.2.3", T0, uid="1.2.3.4")
+    frames = tuple(replace(incoming.slices[0], frame=n) for n in (1, 2, 3))
+    arrival = replace(arrival, positions_mm=(0.0, 5.0, 50.0))
+    reception.record_instance(bench.db, replace(incoming, slices=frames), arrival)
+    (series,) = analysis.receiving_series(bench.db)
+    assert (series.positions_mm, series.instance_numbers) == ((), ())
+
+
 def race(bench: Bench, *incoming: tuple[object, reception.Arrival]) -> list[object]:
     """Record instances at the same time, each from a thread of its own; their study ids or errors."""
     outcomes: list[object] = [None] * len(incoming)

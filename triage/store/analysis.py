@@ -46,7 +46,7 @@ class SeriesArrival:
     open_associations: int
     """Associations that carried one of its instances and are open."""
     positions_mm: tuple[float, ...]
-    """Positions of its slices along their normal, ascending."""
+    """Positions of its single-frame slices along their normal, ascending; frames of one file are left out."""
     instance_numbers: tuple[int | None, ...]
     """InstanceNumber of each of these slices."""
 

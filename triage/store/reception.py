@@ -202,8 +202,8 @@ def _record(db: Database, connection: Connection, received: Instance, arrival: A
         series_id = _new_series(connection, study_id, received, arrival)
     if not received.path.exists():  # retention renames folders within such a transaction: seen here or not at all
         raise NoResources("the file was deleted before it was recorded")
-    numbers = [s.instance_number for s in received.slices]
-    positions = list(arrival.positions_mm)
+    # Frames of one file come together: only between single-frame instances can one be missing.
+    positions = list(arrival.positions_mm) if len(received.slices) == 1 else []
     connection.execute(
         insert(instance).values(
             series_id=series_id,
@@ -216,7 +216,7 @@ def _record(db: Database, connection: Connection, received: Instance, arrival: A
             received_at=arrival.now,
             association=arrival.association,
             positions_mm=positions,
-            instance_numbers=numbers if len(numbers) == len(positions) else [None] * len(positions),
+            instance_numbers=[s.instance_number for s in received.slices] if positions else [],
         )
     )
     return int(study_id)
