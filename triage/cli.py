@@ -28,7 +28,7 @@ from triage.errors import ConfigError, TriageError
 from triage.logs import configure_logging
 from triage.nn.pack import read_card, verify_pack
 from triage.phantom.study import PhantomSpec, generate
-from triage.phantom.writer import WriterOptions, write_series
+from triage.phantom.writer import QUIRKS, WriterOptions, write_series
 from triage.pipeline import analyse_study, read_studies, score_slices
 from triage.records import SUBTYPES
 from triage.service import load_tools, node_identity, serve
@@ -228,12 +228,16 @@ def phantom(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     slices: Annotated[int, typer.Option(min=1, max=400)] = 32,
+    quirk: Annotated[list[str] | None, typer.Option(help=f"Scanner fault, repeatable: {', '.join(QUIRKS)}.")] = None,
 ) -> None:
     """Write a synthetic head CT with known truth as DICOM files."""
     subtypes = None if subtype is None else tuple(s for s in subtype if s != "none")
     if unknown := sorted(set(subtypes or ()) - set(SUBTYPES)):
         raise ConfigError(f"--subtype {unknown[0]}: unknown; use one of {', '.join(SUBTYPES)}, none")
-    paths = write_series(generate(seed, PhantomSpec(subtypes=subtypes, n_slices=slices)), out, WriterOptions())
+    if unknown := sorted(set(quirk or ()) - set(QUIRKS)):
+        raise ConfigError(f"--quirk {unknown[0]}: unknown; use one of {', '.join(QUIRKS)}")
+    study = generate(seed, PhantomSpec(subtypes=subtypes, n_slices=slices))
+    paths = write_series(study, out, WriterOptions(quirks=tuple(quirk or ())))
     print(f"{len(paths)} slices of synthetic head CT {seed} in {out}")
 
 
@@ -246,8 +250,8 @@ def models(
     context.obj = folder or _config(None).model.pack.parent
     if context.invoked_subcommand is None:
         for pack in pack_folders(context.obj):
-            identity = read_card(pack).summary()
-            print(f"{pack.name}: {identity}")
+            card = read_card(pack)
+            print(f"{pack.name}: {card.networks.architecture}, {card.intended_use}")
 
 
 @models_app.command()
@@ -294,6 +298,11 @@ def _config(path: Path | None, required: bool = False) -> Config:
 def _database(config: Path | None) -> Database:
     settings = _config(config)
     configure_logging("ERROR")
+    if not settings.node.data_dir.is_dir():
+        raise ConfigError(
+            f"node.data_dir: {settings.node.data_dir} does not exist; name the node's configuration with --config, "
+            "or start the node first: it makes the folder"
+        )
     return open_database(settings.database_url, settings.node.data_dir)
 
 

@@ -30,7 +30,7 @@ DEMO_SEEDS = (7, 8)
 DEMO_SUBTYPE = "intraparenchymal"
 
 
-class DemoFailed(Exception):  # noqa: N818 (it is the event that is named)
+class DemoFailed(Exception):
     """The demonstration did not come to its end; the message says where."""
 
 

@@ -9,7 +9,7 @@ from triage.config import Config, Destination
 from triage.errors import ConfigError
 from triage.net import scu
 from triage.nn.pack import verify_pack
-from triage.nn.predict import describe_device, pick_device
+from triage.nn.predict import device_name, pick_device
 from triage.records import SendOutcome
 from triage.store.db import open_database
 from triage.store.files import Store
@@ -94,7 +94,7 @@ def _device(config: Config) -> Check:
         device = pick_device(config.model.device)
     except ConfigError as e:
         return Check("GPU", False, str(e))
-    return Check("GPU", True, f"analyses run on {describe_device(device)}")
+    return Check("GPU", True, f"analyses run on {device_name(device)}")
 
 
 def _node(config: Config) -> Check:

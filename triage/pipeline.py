@@ -76,6 +76,8 @@ class Analysis:
     result: Result
     sources: Sources
     """What its objects refer to: the files of the slices analysed, in order, or of the whole study, and the pixels."""
+    chosen: tuple[str, ...] = ()
+    """SOP Instance UIDs of the series chosen."""
 
 
 def read_studies(paths: Sequence[Path]) -> list[StudyInput]:
@@ -136,7 +138,8 @@ def analyse_study(study: StudyInput, tools: Tools, selection: Selection | None =
         except StudyError as e:
             result = replace(result, reason=str(e), series_uid=selection.series_uid)
     result = replace(result, duration_s=time.monotonic() - begin)
-    return Analysis(result, Sources(_evidence(study, selection, volume), volume))
+    chosen = tuple(i.sop_instance_uid for i in selection.instances)
+    return Analysis(result, Sources(_evidence(study, selection, volume), volume), chosen)
 
 
 def score_slices(study: StudyInput, tools: Tools) -> Iterator[FileScore]:

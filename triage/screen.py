@@ -1,6 +1,7 @@
 """What a person sees in the terminal: worklist, study details, results; prints, decides nothing."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -145,4 +146,6 @@ def _print_value(console: Console, value: Any, depth: int) -> None:
             _print_value(console, item, depth + 1)
         else:
             shown = "" if item is None or item in ([], {}, ()) else item
+            if isinstance(item, float) and str(key).endswith("_at"):
+                shown = datetime.fromtimestamp(item).astimezone().isoformat(sep=" ", timespec="seconds")
             console.print(f"{pad}{key}: {shown}", markup=False, highlight=False)

@@ -27,9 +27,10 @@ from triage.nn.predict import pick_device
 from triage.outbox import Sender, deliver_due
 from triage.pipeline import Tools
 from triage.reception import Receiver, receive
-from triage.store import analysis, outbox, queries, reception
+from triage.store import analysis, reception
 from triage.store.db import Database, open_database
 from triage.store.files import Store
+from triage.store.retention import delete_expired_images
 from triage.worker import Worker, complete_series, run_one
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ SWEEP_S = 600.0
 
 SPOOL_AGE_S = 600.0
 """Age from which a file in the spool is the remains of a broken transfer."""
+
+DAY_S = 86400.0
 
 STOP_GRACE_S = 10.0
 """Time that running associations and a running analysis get at the stop."""
@@ -145,6 +148,7 @@ class Service:
         config = self.config
         store = Store(config.node.data_dir)
         store.prepare()
+        stack.callback(store.close)
         stack.enter_context(store.locked())
         decoder = stack.enter_context(Decoder(config.analysis.decode_timeout_s))
         tools = load_tools(config, decoder)
@@ -230,12 +234,9 @@ def _sweep(worker: Worker) -> None:
     now = time.time()
     swept = sweep_spool(worker.store.spool, SPOOL_AGE_S, now)
     days = worker.config.retention.days
-    expired = queries.expired_studies(worker.db, now - days * 86400.0) if days else []
-    for study_id, study_uid in expired:
-        worker.store.delete_study_images(study_uid)
-        outbox.images_deleted(worker.db, study_id, now)
+    expired = delete_expired_images(worker.db, worker.store, now - days * DAY_S, now) if days else 0
     if swept or expired:
-        log.info("swept spool=%d studies=%d", swept, len(expired))
+        log.info("swept spool=%d studies=%d", swept, expired)
 
 
 def serve(config: Config) -> None:

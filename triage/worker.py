@@ -67,7 +67,7 @@ def complete_series(db: Database, completion: Completion, now: float) -> int:
             continue
         if transitions.series_complete(db, series.series_id, series.last_arrival_at, now):
             log.info(
-                "series_complete study=%d series=%d instances=%d missing=%d quiet_s=%.1f",
+                "series_complete study=%d series=%d slices=%d missing=%d quiet_s=%.1f",
                 series.study_id,
                 series.series_id,
                 len(series.instance_numbers),
@@ -144,7 +144,7 @@ def _record(worker: Worker, claim: transitions.Claim, analysis: Analysis) -> Non
         worker.db,
         claim,
         analysis.result,
-        transitions.Outgoing(tuple(written), tuple(destinations), worker.tools.clock()),
+        transitions.Outgoing(tuple(written), tuple(destinations), worker.tools.clock(), analysis.chosen),
     )
     r = analysis.result
     log.info(

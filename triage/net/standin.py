@@ -1,6 +1,7 @@
 """A stand-in PACS for demonstrations: a storage SCP that writes what it gets into a folder; no archive, no query."""
 
 import re
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,10 @@ class StandInPacs:
         if not UID_PATTERN.fullmatch(uid):
             return CANNOT_UNDERSTAND
         path = self._folder / f"{uid}.dcm"
-        path.write_bytes(event.encoded_dataset())
+        if event.dataset_path is not None:  # a node in the same process has pynetdicom receive into files
+            shutil.copyfile(event.dataset_path, path)
+        else:
+            path.write_bytes(event.encoded_dataset())
         with self._lock:
             self.stored.append(path)
         self._on_stored(path)

@@ -93,7 +93,7 @@ def judge(pack: Pack, volume: Volume, precision: str = "auto") -> Judgement:
         priority=_priority(pack.card.thresholds, findings[0].p),
         outcome=Outcome.POSITIVE if positive else Outcome.NEGATIVE,
         findings=tuple(findings), slice_scores=_slice_scores(scores, members, volume),
-        device=_device_name(pack.device), model=pack.identity,
+        device=device_name(pack.device), model=pack.identity,
     )  # fmt: skip
 
 
@@ -238,5 +238,6 @@ def _deterministic() -> Iterator[None]:
         yield
 
 
-def _device_name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+def device_name(device: torch.device) -> str:
+    """A device as it is stored with a result: "cpu", or "cuda:0 (NAME)"."""
+    return f"{device} ({torch.cuda.getdevice_name(device)})" if device.type == "cuda" else "cpu"
