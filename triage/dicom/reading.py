@@ -50,6 +50,9 @@ READ_FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, Over
 DELIMITERS = {ord(c) for c in "\\^=\r\n\t\f"}
 """Where the first character set is in force again (PS3.5 6.1.2.5.3)."""
 
+DEFAULT_REPERTOIRE = "iso8859"
+"""pydicom's name for ISO_IR 6."""
+
 UNDEFINED_LENGTH = 0xFFFFFFFF
 
 _filters = threading.RLock()
@@ -122,6 +125,8 @@ def open_dataset(path: Path, keywords: Iterable[str | int]) -> Opened:
                 ds = read
             pixels = _pixel_element(source, implicit=syntax == IMPLICIT_VR_LE, big=syntax == EXPLICIT_VR_BE)
             encodings = tuple(convert_encodings(texts_of(ds, "SpecificCharacterSet", ("ascii",)) or [""]))
+            if set(encodings) == {DEFAULT_REPERTOIRE}:
+                encodings = ("utf-8",)  # nothing declared: what is not ASCII is most likely this, then Latin-1
     except OSError as e:
         raise UnreadableInstance(f"the file cannot be read ({e.strerror})") from e
     except READ_FAULTS as e:
@@ -152,16 +157,15 @@ class FileMeta:
     """What the file meta information says, and where it ends (PS3.10 7.1)."""
 
     dataset_at: int
-    """Offset of the data set's first byte; 0 for a bare data set."""
+    """Offset of the data set's first byte; 0 for a bare data set. File meta information may stand without preamble."""
     transfer_syntax_uid: str = ""
 
 
 def find_dataset(file: BinaryIO) -> FileMeta:
     """Skip preamble and file meta information, element by element: its group length is wrong too often."""
     file.seek(128)
-    if file.read(4) != b"DICM":
-        return FileMeta(0)
-    at, syntax = 132, ""
+    at, syntax = (132 if file.read(4) == b"DICM" else 0), ""
+    file.seek(at)
     while len(head := file.read(8)) == 8:
         group, element, vr, length = struct.unpack("<HH2sH", head)
         if group != 0x0002:
@@ -276,7 +280,8 @@ def _decode(value: bytes, encodings: Sequence[str]) -> str:
         return value.decode("ascii")
     for attempt in (list(encodings), ["utf-8"]):
         try:
-            text = decode_bytes(value, attempt, DELIMITERS) if b"\x1b" in value else value.decode(attempt[0])
+            with silence():
+                text = decode_bytes(value, attempt, DELIMITERS) if b"\x1b" in value else value.decode(attempt[0])
         except (UnicodeError, LookupError, IndexError):
             continue
         if "\ufffd" not in text:
