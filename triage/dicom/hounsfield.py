@@ -21,9 +21,10 @@ WRAP = 4096
 WRAP_MAX_INTERCEPT = -100.0
 """An image with a lower intercept has room for air and was not wrapped."""
 
-WRAP_AIR = 1000
+WRAP_AIR = 1024
 """Values from WRAP - WRAP_AIR upwards are air and fat; what lies below is taken as it is, so that bone and metal
-between 2048 and 3095 stay dense (a plain sign extension would turn them to air)."""
+between 2048 and 3071 stay dense (a plain sign extension would turn them to air). The often copied repair has 1000 here,
+which makes white dots of air below -1000 HU."""
 
 WRAP_BRIGHT_HU, WRAP_BRIGHT_FRACTION = 2000.0, 0.2
 """More than this part of a wrapped image reads brighter than this: its air. No head holds so much metal."""
