@@ -96,8 +96,9 @@ Start = Callable[..., tuple[Listener, Owner]]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start a listener on a free port with these Reception settings; stopped at the end of the test."""
+    monkeypatch.setattr(scp, "POLL_S", 0.05)  # each stop waits for it
     running: list[Listener] = []
 
     def _start(**settings: Any) -> tuple[Listener, Owner]:
