@@ -1,14 +1,11 @@
 """Small synthetic CT series on disk."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the plain modules beside the tests
-from intake_data import Series, ct_dataset, write
+from dicom.intake_data import Series, ct_dataset, write
 
 
 @pytest.fixture

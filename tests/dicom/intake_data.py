@@ -16,6 +16,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 ROOT_UID = "1.2.826.0.1.3680043.8.498.77"
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 SIZE = 32
 
 Change = Callable[[Dataset], object]
@@ -85,6 +86,42 @@ def ct_dataset(series: Series, k: int) -> Dataset:
     ds.PixelSpacing = ["7.1875", "7.1875"]
     ds.RescaleIntercept, ds.RescaleSlope = "-1024", "1"
     set_stored(ds, head_hu() + 1024, BitsAllocated=16, BitsStored=12, HighBit=11, PixelRepresentation=0)
+    return ds
+
+
+def item(**elements: Any) -> Dataset:
+    ds = Dataset()
+    for keyword, value in elements.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def enhanced(n: int, step_mm: float = 2.5) -> Dataset:
+    """Enhanced CT of n frames, the plane position per frame and everything else shared."""
+    ds = ct_dataset(Series(), 0)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+                    "RescaleSlope", "RescaleIntercept", "BodyPartExamined", "ConvolutionKernel"):  # fmt: skip
+        del ds[keyword]
+    ds.SOPClassUID, ds.NumberOfFrames = ENHANCED_CT, n
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    ds.PixelData = (head_hu() + 1024).astype("<u2").tobytes() * n
+    shared = item(
+        PlaneOrientationSequence=[item(ImageOrientationPatient=["1", "0", "0", "0", "1", "0"])],
+        PixelMeasuresSequence=[item(PixelSpacing=["7", "8"], SliceThickness=f"{step_mm:g}")],
+        PixelValueTransformationSequence=[item(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="HU")],
+        CTReconstructionSequence=[item(ConvolutionKernel="Hr38")],
+        FrameAnatomySequence=[item(AnatomicRegionSequence=[item(CodeMeaning="Head")])],
+        CTImageFrameTypeSequence=[item(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])],
+        CTAcquisitionTypeSequence=[item(AcquisitionType="SPIRAL")],
+    )
+    ds.SharedFunctionalGroupsSequence = [shared]
+    ds.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=["-100", "-100", str(step_mm * k)])],
+            FrameContentSequence=[item(FrameAcquisitionNumber=1, InStackPositionNumber=k + 1)],
+        )
+        for k in range(n)
+    ]
     return ds
 
 

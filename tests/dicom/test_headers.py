@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from intake_data import CT_IMAGE, SIZE, Change, Series, ct_dataset, head_hu, put, unchanged, write
+from dicom.intake_data import CT_IMAGE, SIZE, Change, Series, ct_dataset, enhanced, item, put, unchanged, write
 from pydicom import Dataset, dcmwrite
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -25,7 +25,6 @@ from pydicom.uid import (
 
 from triage.dicom import reading
 from triage.dicom.headers import (
-    ENHANCED_CT,
     check_ct_image,
     content_sha256,
     read_instance,
@@ -263,41 +262,6 @@ def test_what_is_no_ct_image(ct_series: Maker, change: Change, error: type[Insta
 def dataset_at(path: Path) -> int:
     with path.open("rb") as file:
         return reading.find_dataset(file).dataset_at
-
-
-def item(**elements: Any) -> Dataset:
-    ds = Dataset()
-    for keyword, value in elements.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
-def enhanced(n: int) -> Dataset:
-    """Enhanced CT of n frames, the plane position per frame and everything else shared."""
-    ds = ct_dataset(Series(), 0)
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-                    "RescaleSlope", "RescaleIntercept", "BodyPartExamined", "ConvolutionKernel"):  # fmt: skip
-        del ds[keyword]
-    ds.SOPClassUID, ds.NumberOfFrames, ds.ImageType = ENHANCED_CT, n, ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    ds.PixelData = (head_hu() + 1024).astype("<u2").tobytes() * n
-    shared = item(
-        PlaneOrientationSequence=[item(ImageOrientationPatient=["1", "0", "0", "0", "1", "0"])],
-        PixelMeasuresSequence=[item(PixelSpacing=["7", "8"], SliceThickness="2.5")],
-        PixelValueTransformationSequence=[item(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="HU")],
-        CTReconstructionSequence=[item(ConvolutionKernel="Hr38")],
-        FrameAnatomySequence=[item(AnatomicRegionSequence=[item(CodeMeaning="Head")])],
-        CTImageFrameTypeSequence=[item(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])],
-        CTAcquisitionTypeSequence=[item(AcquisitionType="SPIRAL")],
-    )
-    ds.SharedFunctionalGroupsSequence = [shared]
-    ds.PerFrameFunctionalGroupsSequence = [
-        item(
-            PlanePositionSequence=[item(ImagePositionPatient=["-100", "-100", str(2.5 * k)])],
-            FrameContentSequence=[item(FrameAcquisitionNumber=1, InStackPositionNumber=k + 1)],
-        )
-        for k in range(n)
-    ]
-    return ds
 
 
 def test_enhanced_ct_states_its_facts_per_frame(tmp_path: Path) -> None:

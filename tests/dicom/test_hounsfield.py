@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from intake_data import head_hu
+from dicom.intake_data import head_hu
 
 from triage.dicom.hounsfield import PixelFacts, to_hu
 from triage.errors import SliceError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from intake_data import SIZE, Change, Series, ct_dataset, head_hu, set_stored, write
+from dicom.intake_data import SIZE, Change, Series, ct_dataset, enhanced, head_hu, set_stored, write
 from openjpeg.utils import encode_array
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
@@ -27,6 +27,7 @@ from pydicom.uid import (
 from triage.dicom.geometry import order
 from triage.dicom.headers import read_instance
 from triage.dicom.pixels import Decoder, read_slice, read_volume
+from triage.dicom.selection import select
 from triage.errors import InstanceError, SliceError, StudyError
 from triage.records import Slice, Volume
 
@@ -99,6 +100,17 @@ def test_native_syntaxes(tmp_path: Path, decoder: Decoder, syntax: Any) -> None:
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_compressed_syntaxes(tmp_path: Path, decoder: Decoder, syntax: Any) -> None:
     assert np.array_equal(read(compressed(tmp_path, syntax), decoder)[0], head_hu())
+
+
+def test_a_file_that_was_rewritten_is_read_anew(tmp_path: Path, decoder: Decoder) -> None:
+    path = compressed(tmp_path, RLELossless)
+    assert np.array_equal(read(path, decoder)[0], head_hu())
+    ds = ct_dataset(Series(), 0)
+    set_stored(ds, head_hu()[::-1, ::2] + 1024)
+    ds = dcmread(write(path, ds))
+    ds.compress(RLELossless, generate_instance_uid=False)
+    ds.save_as(path)
+    assert np.array_equal(read(path, decoder)[0], head_hu()[::-1, ::2])
 
 
 @pytest.mark.parametrize("lying", [False, True])
@@ -238,12 +250,12 @@ def test_an_encapsulation_that_is_none(tmp_path: Path, decoder: Decoder) -> None
 
 def test_a_decoding_that_takes_too_long_ends_and_the_next_one_works(tmp_path: Path) -> None:
     path = compressed(tmp_path, JPEG2000Lossless)
-    with Decoder(0.5) as decoder:
+    with Decoder(3.0) as decoder:
         read(path, decoder)
         first = decoder.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)  # as good as an endless loop
-        with pytest.raises(SliceError, match=r"took longer than 0\.5 s"):
+        with pytest.raises(SliceError, match="took longer than 3 s"):
             read(path, decoder)
         assert decoder.pid is None
         with pytest.raises(ProcessLookupError):
@@ -338,6 +350,24 @@ def test_a_volume_is_ordered_and_knows_its_series(ct_series: Maker, decoder: Dec
     assert volume.positions_mm == tuple(-40 + 5.0 * k for k in range(28))
     assert (volume.spacing_mm, volume.thickness_mm) == ((7.1875, 7.1875), 5)
     assert (volume.set_aside, volume.repairs, volume.lossy) == ((), (), False)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_an_enhanced_ct_is_chosen_and_read_like_any_other(tmp_path: Path, decoder: Decoder, syntax: Any) -> None:
+    ds = enhanced(28, 5.0)
+    ds.PixelData = np.stack([head_hu() + 1024 + k for k in range(28)][::-1]).astype("<u2").tobytes()
+    for k, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):  # stored from the head down
+        frame.PlanePositionSequence[0].ImagePositionPatient = ["-100", "-100", str(5 * (27 - k))]
+    path = write(tmp_path / "x", ds)
+    if syntax.is_encapsulated:
+        ds = dcmread(path)
+        ds.compress(syntax, generate_instance_uid=False)
+        ds.save_as(path)
+    selection = select([read_instance(path)])
+    assert selection.stack is not None, selection.reason
+    volume = read_volume(selection.stack, {i.sop_instance_uid: i.path for i in selection.instances}, decoder)
+    assert [s.frame for s in volume.slices] == list(range(28, 0, -1))
+    assert np.array_equal(volume.hu[:, 16, 16], 35 + np.arange(28))
 
 
 def break_slices(*numbers: int) -> Change:

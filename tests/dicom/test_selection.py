@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from intake_data import ROOT_UID, Change, put
+from dicom.intake_data import ROOT_UID, Change, put
 from pydicom import Dataset
 
 from triage.dicom.headers import read_instance

@@ -13,6 +13,7 @@ import signal
 import struct
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -39,8 +40,8 @@ PLUGINS = {
 }
 """The decoder of each transfer syntax; all under licences as permissive as ours. Without an entry it is refused."""
 
-MAX_MEMORY_BYTES = 8 << 30
-"""Address space of the child."""
+MAX_MEMORY_BYTES = 4 << 30
+"""Address space that decoding may take beyond what the libraries have taken."""
 
 ORPHAN_GRACE_S = 5
 """So long after its time limit a child ends itself, in case its parent was killed and cannot do it."""
@@ -48,20 +49,21 @@ ORPHAN_GRACE_S = 5
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    _limit_resources()
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a parser prints goes where standard error goes: nowhere
     _send(answers, {"ready": True})
-    last: tuple[str, Dataset] | None = None
+    last: tuple[tuple[str, int, int], Dataset] | None = None
     while (request := _receive(sys.stdin.buffer)) is not None:
         path = request["path"]
         signal.alarm(math.ceil(request["timeout_s"]) + ORPHAN_GRACE_S)  # its default action ends the process
         try:
-            if last is None or last[0] != path:
+            stat = Path(path).stat()  # a rewritten file is another one
+            key = (path, stat.st_mtime_ns, stat.st_size)
+            if last is None or last[0] != key:
                 last = None  # frees the memory before the next file is read
-                last = (path, dcmread(path, force=True))
+                last = (key, dcmread(path, force=True))
             image, repairs = _decode(last[1], request["frame"])
         except Exception as e:  # noqa: BLE001 (border: the answer is the report)
             _send(answers, {"error": _reason(e)})
@@ -71,6 +73,13 @@ def main() -> None:
         kind = image.dtype.newbyteorder("<")
         data = image.astype(kind, copy=False).tobytes()
         _send(answers, {"dtype": kind.str, "shape": image.shape, "bytes": len(data), "repairs": repairs}, data)
+
+
+def _limit_resources() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the image
 
 
 def _decode(ds: Dataset, frame: int) -> tuple[npt.NDArray[Any], list[str]]:

@@ -138,17 +138,23 @@ def _check_enough(n: int, set_aside: list[SetAside]) -> None:
 
 def _volume(stack: Stack, images: dict[int, _Image], set_aside: tuple[SetAside, ...]) -> Volume:
     slices = tuple(stack.slices[i] for i in images)
+    positions_mm = tuple(stack.positions_mm[i] for i in images)
+    repairs = tuple(dict.fromkeys(r for image in images.values() for r in image.repairs))
+    lossy = any(image.lossy for image in images.values())
+    hu = np.empty((len(images), *next(iter(images.values())).hu.shape), np.float32)
+    for k, i in enumerate(tuple(images)):
+        hu[k] = images.pop(i).hu  # freed one by one: a thin series is not held twice
     thicknesses = [s.thickness_mm for s in slices if s.thickness_mm is not None]
     return Volume(
-        hu=np.stack([image.hu for image in images.values()]),
+        hu=hu,
         slices=slices,
-        positions_mm=tuple(stack.positions_mm[i] for i in images),
+        positions_mm=positions_mm,
         spacing_mm=next((s.spacing_mm for s in slices if s.spacing_mm is not None), (1.0, 1.0)),
         thickness_mm=float(np.median(thicknesses)) if thicknesses else stack.spacing_mm,
         tilt_deg=stack.tilt_deg,
         set_aside=set_aside,
-        repairs=tuple(dict.fromkeys(r for image in images.values() for r in image.repairs)),
-        lossy=any(image.lossy for image in images.values()),
+        repairs=repairs,
+        lossy=lossy,
     )
 
 
