@@ -18,12 +18,12 @@ from pathlib import Path
 
 from pydicom import dcmread
 from receive import free_port, wait_for_echo
-from triage.phantom.study import PhantomSpec, generate
-from triage.phantom.writer import WriterOptions, write_series
 
 from triage.config import Destination
 from triage.net import scu
 from triage.net.standin import StandInPacs
+from triage.phantom.study import PhantomSpec, generate
+from triage.phantom.writer import WriterOptions, write_series
 from triage.records import SUBTYPES
 
 LIMIT_S = 120.0
@@ -36,9 +36,14 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parents[1] / "models" / "ich-demo-0.1")
     arguments = parser.parse_args()
     accepted = threading.Event()
+
+    def tell(path: Path) -> None:
+        if is_report(path):
+            accepted.set()
+
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        pacs = StandInPacs("PACS", folder / "pacs", lambda path: is_report(path) and accepted.set())
+        pacs = StandInPacs("PACS", folder / "pacs", tell)
         port, pacs_port = free_port(), pacs.start()
         (folder / "config.toml").write_text(
             f'[node]\nport = {port}\n[model]\npack = "{arguments.pack}"\n[[destinations]]\n'

@@ -1,4 +1,4 @@
-"""What tests of whole stages share: tiny real networks as packs, small synthetic heads as DICOM files, shared real data."""
+"""What tests of whole stages share: tiny real networks, small synthetic heads as DICOM files, shared real data."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -94,7 +94,7 @@ def test_analyse_judges_a_folder_and_writes_its_objects(run: Run, config: Path, 
     assert code == 0
     (document,) = json.loads(text)
     assert document["outcome"] == "positive"
-    assert [f["label"] for f in document["findings"]][0] == "any"
+    assert document["findings"][0]["label"] == "any"
     written = [dcmread(p) for p in Path("results").iterdir()]
     assert {ds.Modality for ds in written} == {"SR", "OT"}
     assert all("DEMONSTRATION" in ds.SeriesDescription for ds in written)

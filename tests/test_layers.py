@@ -86,8 +86,9 @@ def test_sizes(path: Path) -> None:
     assert len(text.splitlines()) <= MODULE_LINES
     for node in functions(ast.parse(text)):
         assert body_lines(node) <= FUNCTION_LINES, f"{node.name} has {body_lines(node)} lines"
-        arguments = [a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-                     if a.arg not in ("self", "cls")]
+        arguments = [
+            a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")
+        ]
         if room(path) != "cli":  # a command's options are its parameters
             assert len(arguments) <= PARAMETERS, f"{node.name} has {len(arguments)} parameters"
 
@@ -106,7 +107,8 @@ def test_broad_except_stands_at_the_borders_only() -> None:
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler):
-                broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in
-                                              ("Exception", "BaseException"))
+                broad = node.type is None or (
+                    isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+                )
                 name = str(path.relative_to(ROOT))
                 assert not broad or name in borders, f"{name}:{node.lineno} catches everything"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import UID
 
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.objects import build_objects
@@ -104,7 +105,8 @@ def test_slices_are_scored_one_by_one_without_selection(
     broken = tmp_path / "broken.dcm"
     ds = dcmread(paths[0])
     ds.PixelData = ds.PixelData[:100]
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    ds.SOPInstanceUID = UID("1.2.3.4.5")
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.save_as(broken)
     (study,) = read_studies([*paths, broken])
     scores = list(score_slices(study, sensitive))

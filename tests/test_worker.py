@@ -70,10 +70,10 @@ def bench(tmp_path: Path, sensitive_pack: Path) -> Iterator[Bench]:
     store = Store(tmp_path / "data")
     store.prepare()
     with Decoder(20.0) as decoder, open_database(f"sqlite:///{tmp_path}/data/triage.db", tmp_path / "data") as db:
-        tools = Tools(load_pack(sensitive_pack), decoder, clock=lambda: bench.now)
+        tools = Tools(load_pack(sensitive_pack), decoder, clock=lambda: node.now)
         worker = Worker(Config(destinations=(PACS,), completion=COMPLETION), db, store, tools, NodeIdentity())
-        bench = Bench(db, store, worker, Receiver(db, store, 0, clock=lambda: bench.now))
-        yield bench
+        node = Bench(db, store, worker, Receiver(db, store, 0, clock=lambda: node.now))
+        yield node
 
 
 def test_a_study_goes_from_its_images_to_queued_objects(bench: Bench, phantom_files: Phantom) -> None:
@@ -222,7 +222,7 @@ def test_refusals_keep_what_is_stored(bench: Bench, phantom_files: Phantom, tmp_
     ds.save_as(other)
     with pytest.raises(ConflictingInstance):
         bench.arrive(other)
-    stored = [p for p in bench.store.instances.rglob("*.dcm")]
+    stored = list(bench.store.instances.rglob("*.dcm"))
     assert len(stored) == 1
     assert dcmread(stored[0]).InstanceNumber != 99
 

@@ -1,6 +1,7 @@
 """The command `triage`: each subcommand a thin function over the stages; turns errors into exit codes, here only.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Stages that bring PyTorch or highdicom along are imported
+by the commands that need them: whoever polls the worklist must not wait for them.
 """
 
 import json
@@ -20,18 +21,9 @@ from rich.progress import track
 
 from triage import __version__, screen
 from triage.config import Config, load_config, parse_config
-from triage.demo import DEMO_SEEDS, DEMO_SUBTYPE, DemoFailed, running_demo, send_phantom, wait_for_results
-from triage.dicom.objects import build_objects
-from triage.dicom.pixels import Decoder
-from triage.doctor import examine, pack_folders
 from triage.errors import ConfigError, TriageError
 from triage.logs import configure_logging
-from triage.nn.pack import read_card, verify_pack
-from triage.phantom.study import PhantomSpec, generate
-from triage.phantom.writer import QUIRKS, WriterOptions, write_series
-from triage.pipeline import analyse_study, read_studies, score_slices
 from triage.records import SUBTYPES
-from triage.service import load_tools, node_identity, serve
 from triage.store import analysis, outbox, queries
 from triage.store.db import Database, open_database
 
@@ -73,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as e:
         print(f"triage: {e}", file=sys.stderr)
         code = WRONG
-    except (TriageError, DemoFailed) as e:
+    except TriageError as e:
         print(f"triage: {e}", file=sys.stderr)
     except BrokenPipeError:
         code = DONE
@@ -89,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @app.command("serve")
 def serve_command(config: ConfigOption = None) -> None:
     """Run the node until SIGTERM or Ctrl-C."""
+    from triage.service import serve
+
     settings = _config(config, required=True)
     configure_logging(settings.log.level)
     serve(settings)
@@ -104,6 +98,8 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Keep everything in this folder; default: a temporary one.")] = None,
 ) -> None:
     """Show it: a synthetic head CT with a bleed goes in by C-STORE, comes first, and its results reach a PACS."""
+    from triage.demo import DEMO_SEEDS, DEMO_SUBTYPE, arrivals, running_demo, send_phantom, wait_for_results
+
     settings = _config(config)
     configure_logging("WARNING")
     console = Console()
@@ -126,7 +122,7 @@ def demo(
                 running, len(DEMO_SEEDS), lambda text: console.print(f"  {text}", style="dim", highlight=False)
             )
             screen.print_worklist(console, running.rows())
-            screen.print_arrivals(console, running.pacs.stored)
+            screen.print_arrivals(console, arrivals(running))
             console.print(f"{time.monotonic() - begin:.1f} s from the first image to the last result.", highlight=False)
             if not once:
                 screen.print_invitation(console, running.service.config, running.service.address[1], folder / "pacs")
@@ -144,6 +140,11 @@ def analyse(
     ] = False,
 ) -> None:
     """Judge the studies in a folder; no network, no database."""
+    from triage.dicom.objects import build_objects
+    from triage.dicom.pixels import Decoder
+    from triage.pipeline import analyse_study, read_studies, score_slices
+    from triage.service import load_tools, node_identity
+
     settings = _config(config)
     configure_logging("ERROR")
     paths = _files(path)
@@ -158,7 +159,8 @@ def analyse(
             if no_selection:
                 scores = score_slices(study, tools)
                 total = sum(len(i.slices) for i in study.instances)
-                documents += [screen.score_document(s) for s in _progress(scores, "Scoring", total)]
+                bar = _progress(scores, "Scoring", total)
+                documents += [screen.score_document(s.path, s.score, s.reason) for s in bar]
                 continue
             done = analyse_study(study, tools)
             documents.append(asdict(done.result))
@@ -228,9 +230,14 @@ def phantom(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     slices: Annotated[int, typer.Option(min=1, max=400)] = 32,
-    quirk: Annotated[list[str] | None, typer.Option(help=f"Scanner fault, repeatable: {', '.join(QUIRKS)}.")] = None,
+    quirk: Annotated[
+        list[str] | None, typer.Option(help="Scanner fault to imitate, repeatable; a wrong name lists them.")
+    ] = None,
 ) -> None:
     """Write a synthetic head CT with known truth as DICOM files."""
+    from triage.phantom.study import PhantomSpec, generate
+    from triage.phantom.writer import QUIRKS, WriterOptions, write_series
+
     subtypes = None if subtype is None else tuple(s for s in subtype if s != "none")
     if unknown := sorted(set(subtypes or ()) - set(SUBTYPES)):
         raise ConfigError(f"--subtype {unknown[0]}: unknown; use one of {', '.join(SUBTYPES)}, none")
@@ -247,6 +254,8 @@ def models(
     folder: Annotated[Path | None, typer.Option(help="Folder of packs; default: beside the configured one.")] = None,
 ) -> None:
     """List the model packs, or verify them."""
+    from triage.nn.pack import pack_folders, read_card
+
     context.obj = folder or _config(None).model.pack.parent
     if context.invoked_subcommand is None:
         for pack in pack_folders(context.obj):
@@ -257,6 +266,8 @@ def models(
 @models_app.command()
 def verify(context: typer.Context) -> None:
     """Check hashes, labels and shapes of every pack."""
+    from triage.nn.pack import pack_folders, verify_pack
+
     failed = 0
     packs = pack_folders(context.obj)
     if not packs:
@@ -273,6 +284,8 @@ def verify(context: typer.Context) -> None:
 @app.command()
 def doctor(config: ConfigOption = None) -> None:
     """Check configuration, disk, database, model pack, GPU and destinations: one line each, with the mend."""
+    from triage.doctor import examine
+
     settings = _config(config, required=config is not None)
     configure_logging("ERROR")
     bad = 0

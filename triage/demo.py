@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triage.config import Completion, Config, Destination, Node, Reception
+from triage.dicom.objects import describe_file
+from triage.errors import TriageError
 from triage.net import scu
 from triage.net.standin import StandInPacs
 from triage.phantom.study import PhantomSpec, generate
@@ -30,7 +32,7 @@ DEMO_SEEDS = (7, 8)
 DEMO_SUBTYPE = "intraparenchymal"
 
 
-class DemoFailed(Exception):
+class DemoFailed(TriageError):
     """The demonstration did not come to its end; the message says where."""
 
 
@@ -126,6 +128,18 @@ def send_phantom(demo: Demo, seed: int, subtypes: tuple[str, ...]) -> int:
         if report.outcome is not SendOutcome.ACCEPTED:
             raise DemoFailed(f"the node did not accept an instance: {report.outcome} {report.detail}")
     return len(reports)
+
+
+def arrivals(demo: Demo) -> list[tuple[str, str]]:
+    """What has reached the stand-in PACS.
+
+    Args:
+        demo: The running demonstration.
+
+    Returns:
+        Name of the SOP class and series description of each object.
+    """
+    return [describe_file(path) for path in demo.pacs.stored]
 
 
 def wait_for_results(demo: Demo, n_studies: int, tell: Callable[[str], None]) -> None:

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from triage.config import Config, Destination
 from triage.errors import ConfigError
@@ -130,15 +129,3 @@ def _destination(config: Config, destination: Destination) -> Check:
     return Check(
         name, False, f"{where}: {report.detail}; check ae_title there, and that the PACS knows {config.node.ae_title}"
     )
-
-
-def pack_folders(models: Path) -> list[Path]:
-    """Folders below `models` that hold a card.
-
-    Args:
-        models: Folder of model packs.
-
-    Returns:
-        The packs' folders by name.
-    """
-    return sorted(card.parent for card in models.glob("*/card.toml"))

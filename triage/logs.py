@@ -43,7 +43,7 @@ class LineFormatter(logging.Formatter):
     The text of an unexpected exception may quote a data set, so only its type and place are told.
     """
 
-    converter = time.gmtime
+    converter = time.gmtime  # type: ignore[assignment]  # as its documentation has it
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 

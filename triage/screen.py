@@ -9,9 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triage.config import Config
-from triage.dicom.objects import describe_file
-from triage.pipeline import FileScore
-from triage.records import ANY, Priority, Result
+from triage.records import ANY, Priority, Result, SliceScore
 from triage.store.queries import WorklistRow
 
 STYLES = {Priority.URGENT: "bold red", Priority.REVIEW: "yellow", Priority.ROUTINE: ""}
@@ -107,11 +105,11 @@ def print_result(console: Console, result: Result) -> None:
         console.print(DEMONSTRATION, style="bold yellow")
 
 
-def print_arrivals(console: Console, paths: Sequence[Path]) -> None:
+def print_arrivals(console: Console, arrivals: Sequence[tuple[str, str]]) -> None:
     """Print what has arrived at the stand-in PACS."""
     table = Table("arrived at the stand-in PACS", "series description", title_justify="left")
-    for path in paths:
-        table.add_row(*describe_file(path))
+    for row in arrivals:
+        table.add_row(*row)
     console.print(table)
 
 
@@ -125,12 +123,11 @@ def print_invitation(console: Console, config: Config, port: int, pacs_folder: P
     console.print(f"Results arrive in {pacs_folder}. Ctrl-C ends the demonstration.", highlight=False)
 
 
-def score_document(scored: FileScore) -> dict[str, Any]:
+def score_document(path: Path, score: SliceScore | None, reason: str) -> dict[str, Any]:
     """One slice scored by itself, ready for JSON."""
-    if scored.score is None:
-        return {"file": str(scored.path), "p": None, "reason": scored.reason}
-    s = scored.score
-    return {"file": str(scored.path), "sop_instance_uid": s.sop_instance_uid, "frame": s.frame, "p": s.p}
+    if score is None:
+        return {"file": str(path), "p": None, "reason": reason}
+    return {"file": str(path), "sop_instance_uid": score.sop_instance_uid, "frame": score.frame, "p": score.p}
 
 
 def print_details(console: Console, details: dict[str, Any]) -> None:

@@ -1,13 +1,9 @@
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread, dcmwrite
-
-sys.path.insert(0, str(Path(__file__).parent))
-from results_data import (
+from dicom.results_data import (
     SERIES,
     STUDY,
     VALIDATED,
@@ -21,6 +17,7 @@ from results_data import (
     not_analysed,
     set_to,
 )
+from pydicom import Dataset, dcmread, dcmwrite
 
 from triage.dicom.capture import build_captures, key_slices
 from triage.dicom.equipment import IMPLEMENTATION_CLASS_UID, NodeIdentity

@@ -1,12 +1,9 @@
-import sys
 from pathlib import Path
 
 import pytest
+from dicom.results_data import Change, add_pixels, ct_header, ct_series, enhanced_ct, head_hu, remove, set_to, write
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import DataElement
-
-sys.path.insert(0, str(Path(__file__).parent))
-from results_data import Change, add_pixels, ct_header, ct_series, enhanced_ct, head_hu, remove, set_to, write
 
 from triage.dicom.evidence import TYPE_2, copy_patient_and_study, load_evidence
 from triage.errors import StudyError

@@ -1,12 +1,8 @@
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from results_data import make_result
+from dicom.results_data import make_result
 
 from triage.dicom.pages import HEIGHT_PX, WIDTH_PX, View, head_box, key_page, orientation_letters, plain, summary_page
 from triage.records import Priority, SetAside, Slice, Volume

@@ -1,16 +1,10 @@
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from highdicom import sr
-from pydicom import Dataset, dcmread, dcmwrite
-from pydicom.sr.codedict import codes as standard
-
-sys.path.insert(0, str(Path(__file__).parent))
-from results_data import (
+from dicom.results_data import (
     CT,
     DEMO,
     ENHANCED_CT,
@@ -30,6 +24,9 @@ from results_data import (
     set_to,
     text_of,
 )
+from highdicom import sr
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.sr.codedict import codes as standard
 
 from triage.dicom import codes
 from triage.dicom.equipment import IMPLEMENTATION_CLASS_UID, NodeIdentity

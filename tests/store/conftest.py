@@ -1,11 +1,8 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from store_bench import Bench, make_bench
+from store.store_bench import Bench, make_bench
 
 
 @pytest.fixture

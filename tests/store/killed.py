@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from sqlalchemy import Engine, event, select
-from store_bench import T0, Bench, make_bench, make_result
+from store.store_bench import T0, Bench, make_bench, make_result
 
 from triage.store import analysis, outbox, reception
 from triage.store.schema import instance

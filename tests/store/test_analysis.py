@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from store_bench import T0, Bench, make_result
+from store.store_bench import T0, Bench, make_result
 
 from triage.errors import StudyError
 from triage.records import Outcome, Priority, SeriesVerdict, StudyState

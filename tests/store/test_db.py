@@ -5,7 +5,7 @@ from threading import Barrier, Event, Thread
 
 import pytest
 from sqlalchemy import func, select, text
-from store_bench import T0, Bench, make_result
+from store.store_bench import T0, Bench, make_result
 
 from triage.errors import ConfigError, NoResources
 from triage.store import analysis, queries, reception

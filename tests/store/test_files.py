@@ -8,7 +8,7 @@ from threading import Thread
 from typing import BinaryIO
 
 import pytest
-from store_bench import Bench, writer_of
+from store.store_bench import Bench, writer_of
 
 from triage.errors import ConfigError, NoResources, UnreadableInstance
 from triage.store.files import Store

@@ -5,7 +5,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
-from store_bench import Bench
+from store.store_bench import Bench
 
 from triage.errors import ConfigError
 from triage.store.db import open_database

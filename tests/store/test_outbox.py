@@ -1,4 +1,4 @@
-from store_bench import T0, Bench, make_result
+from store.store_bench import T0, Bench, make_result
 
 from triage.records import DeliveryState, Outcome, Priority
 from triage.store import analysis, outbox, queries

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
-from store_bench import T0, Bench, make_result
+from store.store_bench import T0, Bench, make_result
 
 from triage.errors import StudyError
 from triage.records import Outcome, Priority, StudyState

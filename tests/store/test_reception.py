@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 
 import pytest
 from sqlalchemy import func, select
-from store_bench import T0, Bench, make_result
+from store.store_bench import T0, Bench, make_result
 
 from triage.errors import ConflictingInstance, NoResources
 from triage.records import StudyState

@@ -1,5 +1,5 @@
 import pytest
-from store_bench import T0, Bench, make_result
+from store.store_bench import T0, Bench, make_result
 
 from triage.errors import NoResources, StudyError
 from triage.records import Outcome, StudyState

@@ -1,4 +1,4 @@
-"""The objects that one analysis sends back, ready to be written; builds them from a result, knows no store and no network."""
+"""The objects that one analysis sends back, ready to be written; built from a result, without store or network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLossless,
@@ -30,15 +33,23 @@ CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTI
 
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
 
-LOSSLESS = (JPEGLosslessSV1, JPEGLossless, JPEGLSLossless, JPEG2000Lossless, RLELossless)
+LOSSLESS = (
+    JPEGLosslessSV1,
+    JPEGLossless,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    RLELossless,
+)
 
-LOSSY = (JPEGLSNearLossless, JPEG2000)
+LOSSY = (JPEGLSNearLossless, JPEG2000, HTJ2K)
 """Accepted, and marked as lossy in the result; JPEG Extended 12 bit is not here: nothing we may ship decodes it."""
 
 TRANSFER_SYNTAXES = (*UNCOMPRESSED, *LOSSLESS, *LOSSY)
 """In order of preference: the first one that a proposed context contains is accepted for it.
 
-Explicit VR Big Endian (retired) and High-Throughput JPEG 2000 (no decoder installed) are not accepted.
+Explicit VR Big Endian (retired) is not accepted.
 """
 
 MAX_CONTEXTS = 128

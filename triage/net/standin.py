@@ -47,7 +47,7 @@ class StandInPacs:
             The port it listens on.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_C_ECHO, lambda _event: SUCCESS)]
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_C_ECHO, lambda _event: SUCCESS)]
         self._server = self._ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
         return int(self._server.server_address[1])
 

@@ -82,6 +82,18 @@ def load_pack(folder: Path, device: torch.device | str = "cpu") -> Pack:
     return Pack(card, identity, networks[0], networks[1], device)
 
 
+def pack_folders(models: Path) -> list[Path]:
+    """Find model packs.
+
+    Args:
+        models: Folder of packs.
+
+    Returns:
+        The folders in it that hold a card, by name.
+    """
+    return sorted(card.parent for card in models.glob(f"*/{CARD_NAME}"))
+
+
 def verify_pack(folder: Path) -> list[str]:
     """Check everything about a pack.
 

@@ -240,4 +240,4 @@ def _deterministic() -> Iterator[None]:
 
 def device_name(device: torch.device) -> str:
     """A device as it is stored with a result: "cpu", or "cuda:0 (NAME)"."""
-    return f"{device} ({torch.cuda.getdevice_name(device)})" if device.type == "cuda" else "cpu"
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
