@@ -113,27 +113,31 @@ def prepare(
         stated = [(w.center_hu, w.width_hu) for w in preprocessing.windows]
         windows = torch.tensor(stated, device=hu.device).expand(len(hu), 3, 2)
     if preprocessing.order == "resize_then_window":
-        channels = _window(_frame(hu[:, None], hu, preprocessing, spacing_mm), windows)
+        channels = _window(frame(hu[:, None], hu, preprocessing, spacing_mm), windows)
     else:
-        channels = _frame(_window(hu[:, None], windows), hu, preprocessing, spacing_mm)
+        channels = frame(_window(hu[:, None], windows), hu, preprocessing, spacing_mm)
     mean = torch.tensor(preprocessing.mean, device=hu.device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, device=hu.device).view(1, 3, 1, 1)
     return (channels - mean) / std
 
 
-def _window(planes: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-    """(n, 1, rows, columns) HU seen through (n, 3, 2) windows: (n, 3, rows, columns) in 0..1."""
-    center, width = windows[:, :, 0, None, None], windows[:, :, 1, None, None]
-    return ((planes - center) / width + 0.5).clamp(0.0, 1.0)
-
-
-def _frame(
+def frame(
     planes: torch.Tensor, hu: torch.Tensor, preprocessing: Preprocessing, spacing_mm: tuple[float, float]
 ) -> torch.Tensor:
-    """Bring (n, c, rows, columns) planes to the common scale and cut the square the network sees, air around.
+    """Bring planes to the common scale and cut the square that the network sees.
 
     Resizing by another factor in each direction makes pixels square. One cut around the centre stands for padding to
     square, and for the central crop of the resized square.
+
+    Args:
+        planes: (n, c, rows, columns) pixels of the slices: one channel of HU, or several of anything that is 0 in air;
+            training frames the masks of bleeds so.
+        hu: (n, rows, columns) HU of the same slices; says where the heads are.
+        preprocessing: As the card states.
+        spacing_mm: Between rows, between columns.
+
+    Returns:
+        (n, c, crop_px, crop_px), air around.
     """
     n, channels, rows, columns = planes.shape
     side_mm = preprocessing.fov_mm or max(rows * spacing_mm[0], columns * spacing_mm[1])
@@ -143,7 +147,7 @@ def _frame(
         planes = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
     centers = _head_centers(hu) if preprocessing.fov_mm else torch.full((n, 2), 0.5, device=hu.device)
     size = preprocessing.crop_px
-    # Air in HU; once windowed, what every window makes of air: a card's windows all end above HU_MIN.
+    # Air in HU; once windowed, what every window makes of air, since none begins below HU_MIN.
     fill = HU_MIN if channels == 1 else 0.0
     padded = functional.pad(planes, (size, size, size, size), value=fill)
     starts = torch.floor(centers * torch.tensor([height, width], device=hu.device) - size / 2 + 0.5).long() + size
@@ -152,6 +156,12 @@ def _frame(
     images = torch.arange(n, device=hu.device)[:, None, None]
     # Two index arrays around a slice put the slice last: (n, size, size, c).
     return padded[images, :, row_indices[:, :, None], column_indices[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _window(planes: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """(n, 1, rows, columns) HU seen through (n, 3, 2) windows: (n, 3, rows, columns) in 0..1."""
+    center, width = windows[:, :, 0, None, None], windows[:, :, 1, None, None]
+    return ((planes - center) / width + 0.5).clamp(0.0, 1.0)
 
 
 def _head_centers(hu: torch.Tensor) -> torch.Tensor:
