@@ -1,5 +1,6 @@
 """Completion, analysis, late slices and retries: real database and files, a clock that the test moves, no network."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from triage.records import Outcome, StudyState
 from triage.store import analysis, outbox, queries, reception
 from triage.store.db import Database, open_database
 from triage.store.files import Store
-from triage.worker import Worker, complete_series, run_one
+from triage.worker import Worker, complete_series, loop, run_one
 
 Phantom = Callable[..., list[Path]]
 
@@ -191,6 +192,37 @@ def test_an_unexpected_fault_is_tried_again_and_then_told(bench: Bench, phantom_
     assert row.state is StudyState.NOT_ANALYSED
     assert "internal fault" in row.reason
     assert len(bench.due()) == 1
+
+
+def test_an_abandoned_analysis_records_nothing_and_is_taken_up_again(bench: Bench, phantom_files: Phantom) -> None:
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    bench.worker.abandoned.set()
+    assert not run_one(bench.worker)
+    assert bench.due() == []
+    analysis.release_claims(bench.db)
+    bench.worker.abandoned.clear()
+    assert run_one(bench.worker)
+    assert bench.row().outcome is Outcome.POSITIVE
+
+
+def test_a_loop_outlives_what_its_step_raises_and_ends_at_the_stop() -> None:
+    stopping, wake = threading.Event(), threading.Event()
+    steps: list[int] = []
+
+    def step() -> bool:
+        steps.append(len(steps))
+        if len(steps) == 1:
+            wake.set()
+            raise OSError("unexpected")
+        if len(steps) == 2:
+            return True
+        stopping.set()
+        wake.set()
+        return False
+
+    loop(step, stopping, wake)
+    assert steps == [0, 1, 2]
 
 
 def test_a_study_that_stops_the_node_each_time_is_given_up(bench: Bench, phantom_files: Phantom) -> None:

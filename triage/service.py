@@ -8,19 +8,17 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
 
-from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from triage import __version__
 from triage.config import Config
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.pixels import Decoder
-from triage.errors import TriageError
 from triage.net.scp import Callbacks, Listener, Received, sweep_spool
 from triage.nn.pack import load_pack
 from triage.nn.predict import pick_device
@@ -31,7 +29,7 @@ from triage.store import analysis, reception
 from triage.store.db import Database, open_database
 from triage.store.files import Store
 from triage.store.retention import delete_expired_images
-from triage.worker import Worker, complete_series, run_one
+from triage.worker import Worker, complete_series, loop, run_one
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +91,9 @@ class Service:
         """
         self.config = config
         self._stopping = threading.Event()
-        self._work = threading.Event()
+        self._abandoned = threading.Event()
+        self._stop_by = 0.0
+        self._wakes: list[threading.Event] = []
         self._resources = ExitStack()
         self._listener: Listener | None = None
         self._db: Database | None = None
@@ -140,7 +140,7 @@ class Service:
     def stop(self) -> None:
         """Refuse new associations, let running work finish or abandon it, close everything; states stay resumable."""
         self._stopping.set()
-        self._work.set()
+        self._stop_by = time.monotonic() + STOP_GRACE_S
         self._resources.close()
         log.info("node_stopped")
 
@@ -155,8 +155,11 @@ class Service:
         db = self._db = open_database(config.database_url, config.node.data_dir)
         stack.callback(db.close)
         _resume(db, store)
-        worker = Worker(config, db, store, tools, node_identity(config))
-        stack.enter_context(self._working(worker))
+        worker = Worker(config, db, store, tools, node_identity(config), self._abandoned)
+        stack.enter_context(self._looping("analysis", partial(run_one, worker)))
+        sender = Sender(db, config.node.ae_title, config.delivery)
+        for d in config.destinations:
+            stack.enter_context(self._looping(f"delivery {d.name}", partial(deliver_due, sender, d)))
         stack.enter_context(self._ticking(worker))
         self._listener = Listener(config.node, config.reception, store.spool, self._callbacks(db, store))
         self._listener.start()
@@ -177,47 +180,43 @@ class Service:
         return Callbacks(on_received, on_opened, on_closed)
 
     @contextmanager
-    def _working(self, worker: Worker) -> Iterator[None]:
-        """The one thread that analyses; it ends after the study it is at, or is abandoned after the grace."""
-        thread = threading.Thread(target=self._work_loop, args=(worker,), name="worker", daemon=True)
+    def _looping(self, name: str, step: Callable[[], object]) -> Iterator[None]:
+        """A thread that repeats a step; it ends after the step it is at, or is abandoned when the grace is over."""
+        wake = threading.Event()
+        self._wakes.append(wake)
+        thread = threading.Thread(target=loop, args=(step, self._stopping, wake), name=name, daemon=True)
         thread.start()
-        yield
-        self._work.set()
-        thread.join(STOP_GRACE_S)
-        if thread.is_alive():
-            log.warning("analysis_abandoned")
-
-    def _work_loop(self, worker: Worker) -> None:
-        while not self._stopping.is_set():
-            try:
-                busy = run_one(worker)
-            except TriageError as e:
-                log.error("worker_waits error=%s", type(e).__name__)
-                busy = False
-            if not busy:
-                self._work.wait(TICK_S)
-                self._work.clear()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            wake.set()
+            thread.join(max(0.0, self._stop_by - time.monotonic()))
+            if thread.is_alive():
+                self._abandoned.set()  # before anything it works with is closed
+                log.warning("abandoned thread=%r", name)
 
     @contextmanager
     def _ticking(self, worker: Worker) -> Iterator[None]:
-        config = self.config
         scheduler = BackgroundScheduler(
             timezone="UTC",
-            executors={"default": ThreadPoolExecutor(len(config.destinations) + 2)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        scheduler.add_job(partial(self._tick_completion, worker), "interval", seconds=TICK_S, id="completion")
+        scheduler.add_job(partial(self._tick, worker), "interval", seconds=TICK_S, id="tick")
         scheduler.add_job(partial(_sweep, worker), "interval", seconds=SWEEP_S, id="sweep")
-        sender = Sender(worker.db, config.node.ae_title, config.delivery)
-        for d in config.destinations:
-            scheduler.add_job(partial(deliver_due, sender, d), "interval", seconds=TICK_S, id=f"deliver {d.name}")
         scheduler.start()
-        yield
-        scheduler.shutdown(wait=True)
+        try:
+            yield
+        finally:
+            scheduler.shutdown(wait=True)
 
-    def _tick_completion(self, worker: Worker) -> None:
-        if complete_series(worker.db, self.config.completion, time.time()):
-            self._work.set()
+    def _tick(self, worker: Worker) -> None:
+        """Mark what is complete, and let every loop look for what is due."""
+        try:
+            complete_series(worker.db, self.config.completion, time.time())
+        finally:
+            for wake in self._wakes:
+                wake.set()
 
 
 def _resume(db: Database, store: Store) -> None:

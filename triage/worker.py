@@ -4,8 +4,10 @@ Every step is a transition in the database, so the process may be killed between
 """
 
 import logging
+import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from triage.config import Completion, Config
@@ -13,6 +15,7 @@ from triage.dicom.equipment import NodeIdentity
 from triage.dicom.geometry import count_missing
 from triage.dicom.objects import ResultObject, Sources, build_objects
 from triage.dicom.selection import select
+from triage.errors import StudyError
 from triage.pipeline import Analysis, StudyInput, Tools, analyse_study, read_studies
 from triage.records import Outcome, Priority, Result, Selection
 from triage.store import analysis as transitions
@@ -38,6 +41,8 @@ class Worker:
     store: Store
     tools: Tools
     node: NodeIdentity
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    """Set when the node stops without waiting any longer: nothing may be recorded then, the next start begins anew."""
 
 
 def complete_series(db: Database, completion: Completion, now: float) -> int:
@@ -78,6 +83,25 @@ def complete_series(db: Database, completion: Completion, now: float) -> int:
     return len(ready)
 
 
+def loop(step: Callable[[], object], stopping: threading.Event, wake: threading.Event) -> None:
+    """Repeat a step until the stop: at once while it finds work, else when it is woken.
+
+    Args:
+        step: Does one piece of work; true when there may be more.
+        stopping: Ends the loop after the step it is at.
+        wake: Set by the clock, and at the stop.
+    """
+    while not stopping.is_set():
+        try:
+            busy = step()
+        except Exception:  # border: a loop must outlive whatever one step meets
+            log.exception("step_failed thread=%r", threading.current_thread().name)
+            busy = False
+        if not busy:
+            wake.wait()
+            wake.clear()
+
+
 def run_one(worker: Worker) -> bool:
     """Analyse one ready study, if there is one.
 
@@ -93,6 +117,8 @@ def run_one(worker: Worker) -> bool:
     try:
         _analyse(worker, claim)
     except Exception as e:  # border: one study must not stop the node
+        if worker.abandoned.is_set():
+            return False
         log.exception("analysis_failed study=%d run=%d attempt=%d", claim.study_id, claim.run, claim.attempts)
         _retry_or_end(worker, claim, type(e).__name__)
     return True
@@ -134,7 +160,13 @@ def _changes_nothing(claim: transitions.Claim, selection: Selection) -> bool:
 
 
 def _record(worker: Worker, claim: transitions.Claim, analysis: Analysis) -> None:
-    """Write the objects, then commit result, objects and outbox rows together."""
+    """Write the objects, then commit result, objects and outbox rows together.
+
+    Raises:
+        StudyError: The node has stopped waiting for this analysis; its decoder may have gone before it ended.
+    """
+    if worker.abandoned.is_set():
+        raise StudyError("abandoned at the stop")
     predecessor = claim.previous.report_path if claim.previous is not None else None
     sources = replace(analysis.sources, predecessor=predecessor)
     objects = build_objects(analysis.result, sources, worker.node, worker.config.results.captures)
