@@ -2,8 +2,8 @@
 
     python models/train_demo.py --out models/ich-demo-0.1
 
-Phantoms go to a cache outside the project, so an interrupted run goes on where generation stopped. Slices reach the
-networks through `triage.nn.preprocess.prepare`, as they do when the node serves.
+Phantoms and the networks after the first, long part of the training go to a cache outside the project, so an
+interrupted run goes on from there. Slices reach the networks through `triage.nn.preprocess.prepare`, as they do when the node serves.
 """
 
 import argparse
@@ -25,6 +25,8 @@ import torch
 from demo_augmentation import augment, jittered_windows
 from demo_measures import Bools, Study, calibrated, measured, told
 from demo_pointing import Pointing
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -35,6 +37,7 @@ from triage.nn.preprocess import Preprocessing, frame, prepare
 from triage.phantom import SHIFTED, VERSION, PhantomSpec, generate
 from triage.records import LABELS, SUBTYPES
 
+State = dict[str, torch.Tensor]
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Images (n, 3, size, size), labels (n, 6), and where each label's bleed lies, (n, 6, size, size), 0..1."""
 
@@ -186,20 +189,34 @@ def losses_of(
     return torch.stack([binary, SUBTYPE_WEIGHT * subtype, PLACE_WEIGHT * place])
 
 
-def train(studies: Sequence[Study], steps: int, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def train(studies: Sequence[Study], steps: int, seed: int, checkpoint: Path) -> tuple[State, State, float]:
     """Train both networks: together on one trunk first, then the subtype model by itself from there.
 
+    Args:
+        studies: To train on.
+        steps: Batches for both together.
+        seed: Of weights, draws and augmentation.
+        checkpoint: Written after the first part; where it is there already, that part is done.
+
     Returns:
-        States of the binary and of the subtype network.
+        States of the binary and of the subtype network, and the seconds that both parts took.
     """
     torch.manual_seed(seed)
+    begin, earlier_s = time.monotonic(), 0.0
     together = build("resnet18", len(LABELS))
     coarse = round(COARSE_SHARE * steps)
     sizes = [COARSE_PX] * coarse + [PREPROCESSING.resize_px] * (steps - coarse)
     labels = np.concatenate([s.labels for s in studies])
     weights = sampling_weights(labels)
     pointing = Pointing(together)
-    fit(pointing, batches(studies, weights, sizes, seed), steps, LEARNING_RATE)
+    if checkpoint.exists():
+        with safe_open(checkpoint, "pt") as file:
+            pointing.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (no mapping)
+            earlier_s = float(file.metadata()["seconds"])
+    else:
+        fit(pointing, batches(studies, weights, sizes, seed), steps, LEARNING_RATE)
+        state = {key: value.contiguous() for key, value in pointing.state_dict().items()}
+        save_file(state, checkpoint, {"seconds": f"{time.monotonic() - begin:.0f}"})
     binary, subtype = build("resnet18", 1), build("resnet18", len(SUBTYPES))
     for network, heads in ((binary, together.heads[:1]), (subtype, together.heads[1:])):
         network.trunk.load_state_dict(together.trunk.state_dict())
@@ -209,7 +226,7 @@ def train(studies: Sequence[Study], steps: int, seed: int) -> tuple[dict[str, to
     work = batches(studies, weights, [PREPROCESSING.resize_px] * fine, seed + 1)
     pointing.network = subtype
     fit(pointing, work, fine, LEARNING_RATE / 4)
-    return binary.state_dict(), subtype.state_dict()
+    return binary.state_dict(), subtype.state_dict(), earlier_s + time.monotonic() - begin
 
 
 def say(text: str) -> None:
@@ -247,8 +264,8 @@ def main(argv: Sequence[str]) -> None:
     made_s = sum(study.made_s for studies in sets.values() for study in studies)
     say(f"phantoms ready after {ready_s:.0f} s, {made_s:.0f} core-seconds")
     steps = max(4, options.steps)
-    states = train(sets["train"], steps, options.seed)
-    trained_s = time.monotonic() - begin - ready_s
+    checkpoint = options.cache / f"together-v{VERSION}-{options.studies}-{steps}-{options.seed}.safetensors"
+    binary, subtype, trained_s = train(sets["train"], steps, options.seed, checkpoint)
     said = {part: f"{len(r)} phantoms, seeds {r.start} to {r.stop - 1}" for part, r in seeds.items()}
     run = (
         f"python models/train_demo.py {' '.join(argv)}: {steps} steps of {BATCH} slices for both networks together, "
@@ -262,7 +279,7 @@ def main(argv: Sequence[str]) -> None:
         Thresholds(0.8, 0.4, dict.fromkeys(SUBTYPES, 0.5)), PREPROCESSING,
         training=Training(f"Synthetic heads only (triage.phantom {VERSION}): {said['train']}.", run), limits=LIMITS,
     )  # fmt: skip
-    write_pack(options.out, card, *states)
+    write_pack(options.out, card, binary, subtype)
     card = calibrated(load_pack(options.out), sets["calibration"])
     say(f"calibrated on {said['calibration']}: thresholds {card.all_thresholds()}")
     write_card(options.out, card)
