@@ -31,6 +31,9 @@ DEMO_SEEDS = (7, 8)
 
 DEMO_SUBTYPE = "intraparenchymal"
 
+DEMO_VOLUME_ML = (25.0, 40.0)
+"""A large bleed: what the demonstration shows is the way through the node, not how small a bleed the model sees."""
+
 
 class DemoFailed(TriageError):
     """The demonstration did not come to its end; the message says where."""
@@ -119,7 +122,7 @@ def send_phantom(demo: Demo, seed: int, subtypes: tuple[str, ...]) -> int:
     Raises:
         DemoFailed: The node did not accept an instance.
     """
-    study = generate(seed, PhantomSpec(subtypes=subtypes))
+    study = generate(seed, PhantomSpec(subtypes=subtypes, volume_ml=DEMO_VOLUME_ML))
     paths = write_series(study, demo.folder / f"phantom-{seed}", WriterOptions())
     host, port = demo.service.address
     node = Destination(name="node", ae_title=demo.service.config.node.ae_title, host=host, port=port)
