@@ -18,8 +18,8 @@ from triage.records import ANY, LABELS, SUBTYPES
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-REVIEW_SENSITIVITY, URGENT_SPECIFICITY = 0.97, 0.98
-"""What the thresholds are chosen for on the calibration studies."""
+URGENT_SPECIFICITY = 0.98
+"""What the urgent threshold is chosen for on the calibration studies; the others for sensitivity plus specificity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def calibrated(pack: Pack, studies: Sequence[Study]) -> Card:
     card = replace(card, calibration=Calibration(slices, study))
     p = study_scores(card, scores)
     bleeds = truth[:, 0]
-    review = min(max(quantile(p[bleeds, 0], 1 - REVIEW_SENSITIVITY), 0.05), 0.5)
-    urgent = min(max(quantile(p[~bleeds, 0], URGENT_SPECIFICITY), 0.5), 0.98)
+    review = best_cut(p[:, 0], bleeds)
+    urgent = min(max(quantile(p[~bleeds, 0], URGENT_SPECIFICITY), review), 0.98)
     thresholds = Thresholds(
         urgent=urgent, review=review,
         subtypes={label: best_cut(p[:, i], truth[:, i]) for i, label in enumerate(SUBTYPES, start=1)},

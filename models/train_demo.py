@@ -3,7 +3,8 @@
     python models/train_demo.py --out models/ich-demo-0.1
 
 Phantoms and the networks after the first, long part of the training go to a cache outside the project, so an
-interrupted run goes on from there. Slices reach the networks through `triage.nn.preprocess.prepare`, as they do when the node serves.
+interrupted run goes on from there. Slices reach the networks through `triage.nn.preprocess.prepare`, as they do when
+the node serves.
 """
 
 import argparse

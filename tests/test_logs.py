@@ -28,6 +28,8 @@ def test_uids_are_redacted_above_debug(capfd: pytest.CaptureFixture[str]) -> Non
     info, debug = capfd.readouterr().err.splitlines()
     assert UID not in info
     assert "from=127.0.0.1" in info
+    log.info("stored uid=%s", "2.25.329800735698586629295641978511506172918")
+    assert "uid=<uid>" in capfd.readouterr().err
     assert UID in debug
 
 

@@ -139,7 +139,7 @@ def test_a_real_head_sent_by_dcmtk_comes_back_into_its_study_in_orthanc(
         assert node.command("show", "1", "--json")["analyses"][0]["outcome"] == "positive"
         assert node.command("worklist", "--json")[0]["state"] == "analysed"
         text = node.log.read_text()
-        assert "delivered study=1 destination=orthanc" in text
+        assert "delivery destination=orthanc outcome=accepted status=0x0000" in text
     ds = dcmread(paths[0])
     for secret in (str(ds.PatientName), ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID):
         assert not secret or str(secret) not in text

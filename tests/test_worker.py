@@ -1,5 +1,6 @@
 """Completion, analysis, late slices and retries: real database and files, a clock that the test moves, no network."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -198,12 +199,35 @@ def test_an_abandoned_analysis_records_nothing_and_is_taken_up_again(bench: Benc
     bench.send(phantom_files())
     bench.complete(4.0)
     bench.worker.abandoned.set()
-    assert not run_one(bench.worker)
-    assert bench.due() == []
-    analysis.release_claims(bench.db)
+    assert run_one(bench.worker)
+    assert (bench.due(), bench.row().state) == ([], StudyState.READY)
     bench.worker.abandoned.clear()
     assert run_one(bench.worker)
     assert bench.row().outcome is Outcome.POSITIVE
+
+
+def test_a_database_that_is_locked_at_the_end_costs_no_attempt_and_loses_nothing(
+    bench: Bench, phantom_files: Phantom
+) -> None:
+    """The result cannot be recorded and the claim cannot be given back; the next step takes the study up again."""
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    locked = sqlite3.connect(bench.db.root / "triage.db", isolation_level=None)
+    locking = replace(bench.worker, tools=replace(bench.worker.tools, clock=lambda: lock(locked, bench)))
+    with pytest.raises(NoResources):
+        run_one(locking)
+    locked.execute("ROLLBACK")
+    assert bench.row().state is StudyState.ANALYSING
+    assert run_one(replace(locking, tools=bench.worker.tools))
+    assert bench.row().outcome is Outcome.POSITIVE
+    locked.close()
+
+
+def lock(connection: sqlite3.Connection, bench: Bench) -> float:
+    """A clock that locks the database at its second look, which is after the claim."""
+    if bench.row().state is StudyState.ANALYSING and not connection.in_transaction:
+        connection.execute("BEGIN IMMEDIATE")
+    return bench.now
 
 
 def test_a_loop_outlives_what_its_step_raises_and_ends_at_the_stop() -> None:

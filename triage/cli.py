@@ -33,6 +33,8 @@ DONE, FAILED, WRONG = 0, 1, 2
 
 DEFAULT_CONFIG = Path("config.toml")
 
+NO_PACK = "{}: no model pack (a folder with card.toml) in it; name the folder of packs with --folder"
+
 T = TypeVar("T")
 
 STDERR = Console(stderr=True)
@@ -111,7 +113,8 @@ def demo(
         with running_demo(settings, folder, port) as running:
             begin = time.monotonic()
             address = "{}:{}".format(*running.service.address)
-            console.print(f"Node {settings.node.ae_title} on {address}; stand-in PACS beside it.", highlight=False)
+            ae_title = running.service.config.node.ae_title
+            console.print(f"Node {ae_title} on {address}; stand-in PACS beside it.", highlight=False)
             for seed, subtypes in zip(DEMO_SEEDS, ((), (DEMO_SUBTYPE,)), strict=True):
                 n = send_phantom(running, seed, subtypes)
                 console.print(
@@ -145,6 +148,8 @@ def analyse(
     from triage.pipeline import analyse_study, read_studies, score_slices
     from triage.service import load_tools, node_identity
 
+    if no_selection and out is not None:
+        raise ConfigError("--out: objects are made of studies, not of single slices; leave out --no-selection or --out")
     settings = _config(config)
     configure_logging("ERROR")
     paths = _files(path)
@@ -163,7 +168,8 @@ def analyse(
                 documents += [screen.score_document(s.path, s.score, s.reason) for s in bar]
                 continue
             done = analyse_study(study, tools)
-            documents.append(asdict(done.result))
+            unreadable = [{"file": str(u.path), "reason": u.reason} for u in study.unreadable]
+            documents.append({**asdict(done.result), "unreadable": unreadable})
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 for o in build_objects(done.result, done.sources, node_identity(settings), settings.results.captures):
@@ -171,6 +177,7 @@ def analyse(
                         o.write(file)
             if not as_json:
                 screen.print_result(Console(), done.result)
+                screen.print_unreadable(Console(), unreadable)
     if as_json or no_selection:
         print(json.dumps(documents, indent=2))
 
@@ -258,7 +265,10 @@ def models(
 
     context.obj = folder or _config(None).model.pack.parent
     if context.invoked_subcommand is None:
-        for pack in pack_folders(context.obj):
+        packs = pack_folders(context.obj)
+        if not packs:
+            raise ConfigError(NO_PACK.format(context.obj))
+        for pack in packs:
             card = read_card(pack)
             print(f"{pack.name}: {card.networks.architecture}, {card.intended_use}")
 
@@ -271,7 +281,7 @@ def verify(context: typer.Context) -> None:
     failed = 0
     packs = pack_folders(context.obj)
     if not packs:
-        raise ConfigError(f"{context.obj}: no model pack (a folder with card.toml) in it")
+        raise ConfigError(NO_PACK.format(context.obj))
     for pack in packs:
         try:
             print(f"{pack.name}: " + "; ".join(verify_pack(pack)))

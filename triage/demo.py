@@ -93,7 +93,7 @@ def running_demo(base: Config, folder: Path, port: int) -> Iterator[Demo]:
     Raises:
         ConfigError: The node cannot start.
     """
-    (folder / "config.toml").write_text('[node]\ndata_dir = "node"\n')  # for `triage worklist --config` beside it
+    (folder / "demo.toml").write_text('[node]\ndata_dir = "node"\n')  # for `triage worklist --config`
     arrived = threading.Event()
     pacs = StandInPacs(PACS_AE, folder / "pacs", lambda _path: arrived.set())
     pacs_port = pacs.start()

@@ -9,8 +9,8 @@ import logging
 import re
 import time
 
-UID_LIKE = re.compile(r"\b\d+(?:\.\d+){5,}\b")
-"""Six or more dotted numbers: a UID, never an IPv4 address or a version."""
+UID_LIKE = re.compile(r"\b(?:2\.25\.\d{6,}|\d+(?:\.\d+){5,})\b")
+"""A UID made of a UUID, or six or more dotted numbers: never an IPv4 address or a version."""
 
 QUIET_LIBRARIES = {
     "pynetdicom": logging.WARNING,

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,38 +56,32 @@ def deliver_due(sender: Sender, destination: Destination) -> int:
         return 0
     reports = scu.send(sender.ae_title, destination, [d.path for d in due])
     for delivery, report in zip(due, reports, strict=True):
-        _record(sender, destination, delivery, report)
+        _record(sender, delivery, report)
+    for (outcome, status, detail), n in Counter((r.outcome, r.status, r.detail) for r in reports).items():
+        level = logging.INFO if outcome is SendOutcome.ACCEPTED else logging.WARNING
+        shown = "none" if status is None else f"0x{status:04X}"
+        log.log(
+            level,
+            "delivery destination=%s outcome=%s status=%s objects=%d studies=%s detail=%r",
+            *(destination.name, outcome, shown, n, sorted({d.study_id for d in due}), detail),
+        )
     return sum(r.outcome is SendOutcome.ACCEPTED for r in reports)
 
 
-def _record(sender: Sender, destination: Destination, delivery: outbox.Delivery, report: SendReport) -> None:
+def _record(sender: Sender, delivery: outbox.Delivery, report: SendReport) -> None:
     now = sender.clock()
-    status = "none" if report.status is None else f"0x{report.status:04X}"
     if report.outcome is SendOutcome.ACCEPTED:
         outbox.delivery_accepted(sender.db, delivery.id, status=0, now=now)
-        log.info(
-            "delivered study=%d destination=%s wait_s=%.1f",
-            delivery.study_id,
-            destination.name,
-            now - delivery.queued_at,
-        )
         return
-    attempts = delivery.attempts + 1
-    pause_s = backoff_s(sender.delivery, attempts)
-    given_up = now + pause_s - delivery.queued_at > sender.delivery.give_up_h * 3600.0
+    attempts = delivery.attempts + report.was_tried
+    pause_s = backoff_s(sender.delivery, max(attempts, 1)) if report.was_tried else sender.delivery.first_retry_s
+    is_over = now + pause_s - delivery.queued_at > sender.delivery.give_up_h * 3600.0
     failure = outbox.Failure(
         status=report.status,
         detail=f"{report.outcome}: {report.detail}",
-        next_attempt_at=None if given_up else now + pause_s,
+        next_attempt_at=None if is_over else now + pause_s,
+        was_tried=report.was_tried,
     )
     outbox.delivery_failed(sender.db, delivery.id, failure, now)
-    log.warning(
-        "delivery_failed study=%d destination=%s attempt=%d outcome=%s status=%s detail=%r next_s=%s",
-        delivery.study_id,
-        destination.name,
-        attempts,
-        report.outcome,
-        status,
-        report.detail,
-        "never" if given_up else f"{pause_s:.0f}",
-    )
+    if is_over:
+        log.error("delivery_given_up study=%d attempts=%d", delivery.study_id, attempts)

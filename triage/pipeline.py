@@ -21,7 +21,6 @@ from triage.records import (
     Priority,
     Result,
     Selection,
-    SetAside,
     Slice,
     SliceScore,
     Volume,
@@ -43,11 +42,8 @@ class Unreadable:
     """A file that is no usable DICOM instance, and why."""
 
     path: Path
+    """Not part of a result: a file's name may be a patient's."""
     reason: str
-
-    def set_aside(self) -> SetAside:
-        """The same, as it stands in a result."""
-        return SetAside(sop_instance_uid="", frame=1, reason=f"{self.path.name}: {self.reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +124,6 @@ def analyse_study(study: StudyInput, tools: Tools, selection: Selection | None =
         started_at=started_at,
         duration_s=0.0,
         verdicts=selection.verdicts,
-        set_aside=tuple(u.set_aside() for u in study.unreadable),
     )
     volume = None
     if selection.stack is not None:
@@ -195,7 +190,7 @@ def _judged(result: Result, selection: Selection, volume: Volume, tools: Tools) 
         tilt_deg=volume.tilt_deg,
         spacing_mm=stack.spacing_mm,
         missing=stack.missing,
-        set_aside=(*result.set_aside, *volume.set_aside),
+        set_aside=volume.set_aside,
         repairs=volume.repairs,
         lossy=volume.lossy,
         thresholds=tools.pack.card.all_thresholds(),

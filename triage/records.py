@@ -326,3 +326,5 @@ class SendReport:
     """DIMSE status, where the peer gave one."""
     detail: str = ""
     """One line for a person; no patient."""
+    was_tried: bool = True
+    """False for an object that had no turn, because the association was lost at an earlier one."""

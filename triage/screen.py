@@ -105,6 +105,12 @@ def print_result(console: Console, result: Result) -> None:
         console.print(DEMONSTRATION, style="bold yellow")
 
 
+def print_unreadable(console: Console, unreadable: Sequence[dict[str, str]]) -> None:
+    """Print the files that are no DICOM instances."""
+    for u in unreadable:
+        console.print(f"not read: {u['file']}: {u['reason']}", highlight=False, markup=False)
+
+
 def print_arrivals(console: Console, arrivals: Sequence[tuple[str, str]]) -> None:
     """Print what has arrived at the stand-in PACS."""
     table = Table("arrived at the stand-in PACS", "series description", title_justify="left")
@@ -119,7 +125,7 @@ def print_invitation(console: Console, config: Config, port: int, pacs_folder: P
     console.print("\nThe node stays up. Send a head CT of your own (DCMTK):", highlight=False)
     console.print(f"  storescu -aec {node.ae_title} +sd +r {node.host} {port} FOLDER", style="bold", highlight=False)
     console.print("and look at the worklist in another terminal:", highlight=False)
-    console.print(f"  triage worklist --config {node.data_dir.parent / 'config.toml'}", style="bold", highlight=False)
+    console.print(f"  triage worklist --config {node.data_dir.parent / 'demo.toml'}", style="bold", highlight=False)
     console.print(f"Results arrive in {pacs_folder}. Ctrl-C ends the demonstration.", highlight=False)
 
 

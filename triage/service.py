@@ -28,7 +28,7 @@ from triage.reception import Receiver, receive
 from triage.store import analysis, reception
 from triage.store.db import Database, open_database
 from triage.store.files import Store
-from triage.store.retention import delete_expired_images
+from triage.store.retention import delete_expired_images, delete_orphans
 from triage.worker import Worker, complete_series, loop, run_one
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,16 @@ SWEEP_S = 600.0
 SPOOL_AGE_S = 600.0
 """Age from which a file in the spool is the remains of a broken transfer."""
 
+ORPHAN_AGE_S = 3600.0
+"""Age from which a received file without a row was never acknowledged."""
+
+POLL_S = 0.2
+"""How often the main thread looks whether a signal has come."""
+
 DAY_S = 86400.0
+
+END_S = 1.0
+"""Time that a thread without work gets to end, also when the grace is used up."""
 
 STOP_GRACE_S = 10.0
 """Time that running associations and a running analysis get at the stop."""
@@ -90,6 +99,7 @@ class Service:
             config: The validated configuration.
         """
         self.config = config
+        self._asked_to_stop = False
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._stop_by = 0.0
@@ -129,13 +139,13 @@ class Service:
 
     def run(self) -> None:
         """Wait until `request_stop` or a signal, then stop."""
-        while not self._stopping.wait(1.0):
-            pass
+        while not self._asked_to_stop:
+            time.sleep(POLL_S)
         self.stop()
 
     def request_stop(self) -> None:
-        """Ask `run` to end; safe to call from a signal handler."""
-        self._stopping.set()
+        """Ask `run` to end; safe in a signal handler, as an Event, whose lock the main thread may hold, is not."""
+        self._asked_to_stop = True
 
     def stop(self) -> None:
         """Refuse new associations, let running work finish or abandon it, close everything; states stay resumable."""
@@ -191,7 +201,7 @@ class Service:
         finally:
             self._stopping.set()
             wake.set()
-            thread.join(max(0.0, self._stop_by - time.monotonic()))
+            thread.join(max(END_S, self._stop_by - time.monotonic()))
             if thread.is_alive():
                 self._abandoned.set()  # before anything it works with is closed
                 log.warning("abandoned thread=%r", name)
@@ -234,8 +244,9 @@ def _sweep(worker: Worker) -> None:
     swept = sweep_spool(worker.store.spool, SPOOL_AGE_S, now)
     days = worker.config.retention.days
     expired = delete_expired_images(worker.db, worker.store, now - days * DAY_S, now) if days else 0
-    if swept or expired:
-        log.info("swept spool=%d studies=%d", swept, expired)
+    orphans = delete_orphans(worker.db, worker.store, now - ORPHAN_AGE_S)
+    if swept or expired or orphans:
+        log.info("swept spool=%d studies=%d orphans=%d", swept, expired, orphans)
 
 
 def serve(config: Config) -> None:

@@ -5,7 +5,6 @@ Every step is a transition in the database, so the process may be killed between
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from triage.dicom.equipment import NodeIdentity
 from triage.dicom.geometry import count_missing
 from triage.dicom.objects import ResultObject, Sources, build_objects
 from triage.dicom.selection import select
-from triage.errors import StudyError
+from triage.errors import NoResources, StudyError
 from triage.pipeline import Analysis, StudyInput, Tools, analyse_study, read_studies
 from triage.records import Outcome, Priority, Result, Selection
 from triage.store import analysis as transitions
@@ -43,6 +42,8 @@ class Worker:
     node: NodeIdentity
     abandoned: threading.Event = field(default_factory=threading.Event)
     """Set when the node stops without waiting any longer: nothing may be recorded then, the next start begins anew."""
+    unended: threading.Event = field(default_factory=threading.Event)
+    """Set while a claim has not been ended in the database, as when that could not be written."""
 
 
 def complete_series(db: Database, completion: Completion, now: float) -> int:
@@ -111,17 +112,31 @@ def run_one(worker: Worker) -> bool:
     Returns:
         Whether there was one.
     """
+    if worker.unended.is_set():
+        transitions.release_claims(worker.db)
+        worker.unended.clear()
     claim = transitions.claim_study(worker.db, worker.tools.clock())
     if claim is None:
         return False
+    worker.unended.set()
+    _run(worker, claim)
+    worker.unended.clear()
+    return True
+
+
+def _run(worker: Worker, claim: transitions.Claim) -> None:
+    now = worker.tools.clock()
     try:
         _analyse(worker, claim)
+    except (NoResources, OSError) as e:  # the node's fault, not the study's: it costs no attempt
+        log.error("analysis_waits study=%d error=%s", claim.study_id, type(e).__name__)
+        transitions.postpone(worker.db, claim, now + RETRY_S, now)
     except Exception as e:  # border: one study must not stop the node
         if worker.abandoned.is_set():
-            return False
+            transitions.postpone(worker.db, claim, now, now)
+            return
         log.exception("analysis_failed study=%d run=%d attempt=%d", claim.study_id, claim.run, claim.attempts)
         _retry_or_end(worker, claim, type(e).__name__)
-    return True
 
 
 def _analyse(worker: Worker, claim: transitions.Claim) -> None:
@@ -168,6 +183,9 @@ def _record(worker: Worker, claim: transitions.Claim, analysis: Analysis) -> Non
     if worker.abandoned.is_set():
         raise StudyError("abandoned at the stop")
     predecessor = claim.previous.report_path if claim.previous is not None else None
+    if predecessor is not None and not predecessor.exists():
+        log.error("predecessor_missing study=%d run=%d", claim.study_id, claim.run)
+        predecessor = None
     sources = replace(analysis.sources, predecessor=predecessor)
     objects = build_objects(analysis.result, sources, worker.node, worker.config.results.captures)
     written = [_write(worker.store, claim.study_uid, o) for o in objects]
@@ -224,4 +242,4 @@ def _retry_or_end(worker: Worker, claim: transitions.Claim, fault: str) -> None:
         _record(worker, claim, Analysis(result, Sources(claim.instances, None)))
     except Exception:  # border: the fault may lie in building the report itself
         log.exception("report_failed study=%d run=%d", claim.study_id, claim.run)
-        transitions.record_result(worker.db, claim, result, transitions.Outgoing((), (), time.time()))
+        transitions.record_result(worker.db, claim, result, transitions.Outgoing((), (), worker.tools.clock()))

@@ -103,3 +103,14 @@ def test_a_kill_between_folder_and_row_is_finished_later(bench: Bench) -> None:
     assert delete(bench) == 1
     assert images(bench) == 0
     assert queries.show(bench.db, study_id)["study"]["images_deleted_at"] == LATER
+
+
+def test_files_that_no_row_names_go_once_they_are_old(bench: Bench) -> None:
+    bench.arrive("1.2.3", T0)
+    (kept,) = bench.store.instances.rglob("*.dcm")
+    orphan = kept.with_name("orphan.dcm")
+    orphan.write_bytes(b"never acknowledged")
+    written = orphan.stat().st_mtime
+    assert retention.delete_orphans(bench.db, bench.store, written - 1.0) == 0
+    assert retention.delete_orphans(bench.db, bench.store, written + 1.0) == 1
+    assert list(bench.store.instances.rglob("*.dcm")) == [kept]

@@ -111,6 +111,7 @@ def read_volume(stack: Stack, paths: Mapping[str, Path], decoder: Decoder) -> Vo
             images[i] = _read(paths[plane.sop_instance_uid], plane, decoder)
         except SliceError as e:
             set_aside.append(SetAside(plane.sop_instance_uid, plane.frame, str(e)))
+            _check_not_hopeless(len(stack.slices), set_aside)
         if sum(image.hu.size for image in images.values()) > MAX_VOLUME_PIXELS:
             raise StudyError(f"the series has more than {MAX_VOLUME_PIXELS:.2g} pixels")
     shapes = Counter(image.hu.shape for image in images.values())
@@ -122,6 +123,16 @@ def read_volume(stack: Stack, paths: Mapping[str, Path], decoder: Decoder) -> Vo
         set_aside.append(SetAside(plane.sop_instance_uid, plane.frame, reason))
     _check_enough(len(stack.slices), set_aside)
     return _volume(stack, images, tuple(set_aside))
+
+
+def _check_not_hopeless(n: int, set_aside: list[SetAside]) -> None:
+    """End early: each slice of a damaged series may cost the decoder's whole time limit."""
+    if len(set_aside) > MAX_SET_ASIDE_FRACTION * n:
+        most = Counter(s.reason for s in set_aside).most_common(1)[0][0]
+        raise StudyError(
+            f"too many slices cannot be used: {len(set_aside)} so far of {n} "
+            f"(at most {100 * MAX_SET_ASIDE_FRACTION:.0f} % may be set aside); most often: {most}"
+        )
 
 
 def _check_enough(n: int, set_aside: list[SetAside]) -> None:

@@ -19,8 +19,13 @@ IMPLEMENTATION_VERSION_NAME = f"ICHTRIAGE_{triage.__version__}"[:16]
 MAX_PDU_BYTES = 131072
 """Longest PDU that a peer may send to the sender."""
 
-LOG_FLOORS = {"pynetdicom": logging.WARNING, "pynetdicom.utils": logging.ERROR}
-"""Below WARNING it logs data sets; the warnings of its `utils` quote the UIDs that are wrong."""
+LOG_FLOORS = {
+    "pynetdicom": logging.WARNING,
+    "pynetdicom.utils": logging.ERROR,
+    "pynetdicom.transport": logging.CRITICAL,
+}
+"""Below WARNING it logs data sets; the warnings of its `utils` quote the UIDs that are wrong; what its `transport` says
+of a peer that cannot be reached stands in our own record of the attempt."""
 
 
 def prepare_library() -> None:

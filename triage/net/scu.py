@@ -123,7 +123,8 @@ def _send_all(line: _Line, objects: Sequence[_Object]) -> list[SendReport]:
     for number, item in enumerate(objects):
         if is_lost:
             detail = "not sent: the association was lost before"
-            reports.append(SendReport(item.sop_instance_uid, SendOutcome.UNREACHABLE, detail=detail))
+            report = SendReport(item.sop_instance_uid, SendOutcome.UNREACHABLE, detail=detail, was_tried=False)
+            reports.append(report)
         else:
             reports.append(_send_one(line, item, number % MAX_MESSAGE_ID + 1))
             is_lost = reports[-1].outcome is SendOutcome.UNREACHABLE

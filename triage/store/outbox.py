@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 
 from triage.records import DeliveryState, Priority
 from triage.store.db import Database
@@ -38,10 +38,15 @@ class Failure:
     detail: str
     next_attempt_at: float | None
     """None gives the delivery up."""
+    was_tried: bool = True
+    """False where the object had no turn: that counts as no attempt."""
 
 
 def due_deliveries(db: Database, destination: str, now: float, limit: int) -> list[Delivery]:
-    """List what is due to one destination: urgent studies first, then in the order it was queued.
+    """List what is due to one destination: urgent studies first, then what failed least often, then in order.
+
+    An object that makes the peer cut the line is so overtaken by those that had no turn because of it. A study counts
+    with the highest priority it ever had, so that a superseded report is not delivered after its successor.
 
     Args:
         db: The database.
@@ -53,6 +58,7 @@ def due_deliveries(db: Database, destination: str, now: float, limit: int) -> li
         The deliveries; those of one study stay in order, SR first.
     """
     rank = case({Priority.URGENT.value: 0, Priority.REVIEW.value: 1}, value=analysis.c.priority, else_=2)
+    best = select(analysis.c.study_id, func.min(rank).label("rank")).group_by(analysis.c.study_id).subquery()
     with db.reading() as connection:
         rows = connection.execute(
             select(
@@ -64,13 +70,15 @@ def due_deliveries(db: Database, destination: str, now: float, limit: int) -> li
                 result_object.c.path,
                 analysis.c.study_id,
             )
-            .select_from(delivery.join(result_object).join(analysis))
+            .select_from(
+                delivery.join(result_object).join(analysis).join(best, best.c.study_id == analysis.c.study_id)
+            )
             .where(
                 delivery.c.state == DeliveryState.QUEUED,
                 delivery.c.destination == destination,
                 delivery.c.next_attempt_at <= now,
             )
-            .order_by(rank, delivery.c.object_id)
+            .order_by(best.c.rank, delivery.c.attempts, delivery.c.object_id)
             .limit(limit)
         ).all()
     return [
@@ -122,7 +130,7 @@ def delivery_failed(db: Database, delivery_id: int, failure: Failure, now: float
                 state=DeliveryState.GIVEN_UP if is_over else DeliveryState.QUEUED,
                 state_at=now,
                 next_attempt_at=now if is_over else failure.next_attempt_at,
-                attempts=delivery.c.attempts + 1,
+                attempts=delivery.c.attempts + int(failure.was_tried),
                 status=failure.status,
                 detail=failure.detail,
             )

@@ -65,7 +65,7 @@ def worklist(db: Database, now: float, everything: bool = False) -> list[Worklis
 
     Urgent before review before routine; urgent and review by score, then arrival; routine by arrival alone, whatever
     its score or state: nobody is put behind for being negative, not analysed or not analysed yet. While a study is
-    analysed again, and when that fails, what was judged before still stands.
+    analysed again, and when that fails or finds less, the priority it once had still stands: nobody has read it yet.
 
     Args:
         db: The database.
@@ -103,7 +103,11 @@ def worklist(db: Database, now: float, everything: bool = False) -> list[Worklis
             .order_by(finding.c.analysis_id, finding.c.p.desc(), finding.c.label)
         ).all()
     newest = {a.study_id: a for a in analyses}
-    judged = {a.study_id: a for a in analyses if a.outcome != Outcome.NOT_ANALYSED}
+    judged: dict[int, Any] = {}
+    for a in analyses:
+        before = judged.get(a.study_id)
+        if a.outcome != Outcome.NOT_ANALYSED and (before is None or RANK[a.priority] <= RANK[before.priority]):
+            judged[a.study_id] = a
     subtypes: dict[int, tuple[str, ...]] = {}
     for f in present:
         subtypes[f.analysis_id] = (*subtypes.get(f.analysis_id, ()), f.label)

@@ -1,4 +1,7 @@
-"""Deletes the received images of old studies; results, verdicts and what the database says of them stay."""
+"""Deletes received images and captures of old studies, and files that no row names; reports, verdicts and rows stay."""
+
+import math
+from pathlib import Path
 
 from sqlalchemy import ColumnElement, and_, delete, exists, select, update
 
@@ -62,4 +65,41 @@ def _delete_images(db: Database, store: Store, study_id: int, before: float, now
         of_study = select(series.c.id).where(series.c.study_id == study_id)
         connection.execute(delete(instance).where(instance.c.series_id.in_(of_study)))
         connection.execute(update(study).where(study.c.id == study_id).values(images_deleted_at=now))
+        captures = connection.execute(
+            select(result_object.c.path)
+            .join_from(result_object, analysis)
+            .where(analysis.c.study_id == study_id, result_object.c.kind == "capture")
+        ).scalars()
+        paths = [db.absolute(p) for p in captures]
+    for path in paths:  # a report stays: a later one names it as its predecessor
+        path.unlink(missing_ok=True)
     return True
+
+
+def _last_written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # its study's images were deleted this moment
+        return math.inf
+
+
+def delete_orphans(db: Database, store: Store, before: float) -> int:
+    """Delete received files that no row names: their transaction failed, or the process was killed before it.
+
+    They were never acknowledged, so their sender still has them.
+
+    Args:
+        db: The database.
+        store: Has the files.
+        before: Files last written before this time, in seconds since the epoch; well before any running transaction.
+
+    Returns:
+        How many files were deleted.
+    """
+    old = [p for p in store.instances.rglob("*.dcm") if _last_written(p) < before]
+    with db.reading() as connection:
+        named = set(connection.execute(select(instance.c.path)).scalars())
+    orphans = [p for p in old if db.relative(p) not in named]
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return len(orphans)
