@@ -1,18 +1,27 @@
 """What tests of whole stages share: tiny real networks, small synthetic heads as DICOM files, shared real data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from bench import COMPLETION, PACS, Bench
 
+from triage.config import Config
+from triage.dicom.equipment import NodeIdentity
+from triage.dicom.pixels import Decoder
 from triage.nn.architectures import build
 from triage.nn.card import Card, Networks, Thresholds
-from triage.nn.pack import write_pack
+from triage.nn.pack import load_pack, write_pack
 from triage.nn.preprocess import Preprocessing
 from triage.phantom.study import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
+from triage.pipeline import Tools
+from triage.reception import Receiver
 from triage.records import SUBTYPES
+from triage.store.db import open_database
+from triage.store.files import Store
+from triage.worker import Worker
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 """Real DICOM files that are not part of the project."""
@@ -74,3 +83,14 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared folder with real DICOM files is not beside the project")
     return SHARED
+
+
+@pytest.fixture
+def bench(tmp_path: Path, sensitive_pack: Path) -> Iterator[Bench]:
+    store = Store(tmp_path / "data")
+    store.prepare()
+    with Decoder(20.0) as decoder, open_database(f"sqlite:///{tmp_path}/data/triage.db", tmp_path / "data") as db:
+        tools = Tools(load_pack(sensitive_pack), decoder, clock=lambda: node.now)
+        worker = Worker(Config(destinations=(PACS,), completion=COMPLETION), db, store, tools, NodeIdentity())
+        node = Bench(db, store, worker, Receiver(db, store, 0, clock=lambda: node.now))
+        yield node

@@ -2,80 +2,22 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench import Bench
 from pydicom import dcmread
 
-from triage.config import Completion, Config, Destination
-from triage.dicom.equipment import NodeIdentity
-from triage.dicom.pixels import Decoder
 from triage.errors import ConflictingInstance, MismatchedInstance, NoResources, UnreadableInstance
 from triage.net.scp import Received
-from triage.nn.pack import load_pack
-from triage.pipeline import Tools
-from triage.reception import Receiver, receive
+from triage.reception import receive
 from triage.records import Outcome, StudyState
-from triage.store import analysis, outbox, queries, reception
-from triage.store.db import Database, open_database
-from triage.store.files import Store
-from triage.worker import Worker, complete_series, loop, run_one
+from triage.store import analysis, queries, reception
+from triage.worker import loop, run_one
 
 Phantom = Callable[..., list[Path]]
-
-PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
-COMPLETION = Completion(quiet_s=3.0, max_wait_s=60.0)
-
-
-@dataclass
-class Bench:
-    """A node without its network, and its clock."""
-
-    db: Database
-    store: Store
-    worker: Worker
-    receiver: Receiver
-    now: float = 1_000_000.0
-
-    def send(self, paths: list[Path], pause_s: float = 0.1) -> None:
-        """All files over one association."""
-        key = f"assoc-{self.now}"
-        reception.association_opened(self.db, key, "CT01", self.now)
-        for path in paths:
-            self.now += pause_s
-            self.arrive(path, key)
-        reception.association_closed(self.db, key, self.now)
-
-    def arrive(self, path: Path, key: str = "assoc") -> None:
-        ds = dcmread(path, stop_before_pixels=True)
-        spooled = self.store.spool / f"tmp-{path.name}"
-        spooled.write_bytes(path.read_bytes())
-        received = Received(spooled, str(ds.SOPClassUID), str(ds.SOPInstanceUID), key, "CT01")
-        receive(self.receiver, received)
-
-    def complete(self, after_s: float) -> int:
-        self.now += after_s
-        return complete_series(self.db, COMPLETION, self.now)
-
-    def row(self) -> queries.WorklistRow:
-        (row,) = queries.worklist(self.db, self.now, everything=True)
-        return row
-
-    def due(self) -> list[outbox.Delivery]:
-        return outbox.due_deliveries(self.db, "pacs", self.now, 100)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, sensitive_pack: Path) -> Iterator[Bench]:
-    store = Store(tmp_path / "data")
-    store.prepare()
-    with Decoder(20.0) as decoder, open_database(f"sqlite:///{tmp_path}/data/triage.db", tmp_path / "data") as db:
-        tools = Tools(load_pack(sensitive_pack), decoder, clock=lambda: node.now)
-        worker = Worker(Config(destinations=(PACS,), completion=COMPLETION), db, store, tools, NodeIdentity())
-        node = Bench(db, store, worker, Receiver(db, store, 0, clock=lambda: node.now))
-        yield node
 
 
 def test_a_study_goes_from_its_images_to_queued_objects(bench: Bench, phantom_files: Phantom) -> None:

@@ -385,13 +385,17 @@ def test_a_bad_slice_is_set_aside_and_the_others_go_on(ct_series: Maker, decoder
     assert [s.reason for s in volume.set_aside] == ["the pixel data are too short: 100 of 2048 bytes"] * 2
 
 
-@pytest.mark.parametrize(("n", "bad", "usable"), [(28, 5, True), (28, 6, False), (12, 2, True), (11, 2, False)])
+@pytest.mark.parametrize(
+    ("n", "bad", "usable"), [(28, 5, True), (28, 6, False), (28, 20, False), (12, 2, True), (11, 2, False)]
+)
 def test_too_few_usable_slices(ct_series: Maker, decoder: Decoder, n: int, bad: int, usable: bool) -> None:
     paths = ct_series(n=n, change=break_slices(*range(1, bad + 1)))
     if usable:
         assert len(volume_of(paths, decoder).slices) == n - bad
     else:
-        with pytest.raises(StudyError, match=rf"only {n - bad} of {n} slices can be used .* too short"):
+        hopeless = "6 so far of 28"  # it ends there: each further slice might cost the decoder's whole time limit
+        told = rf"({hopeless}|only {n - bad} of {n} slices can be used) .* too short"
+        with pytest.raises(StudyError, match=told):
             volume_of(paths, decoder)
 
 
