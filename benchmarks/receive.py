@@ -94,13 +94,19 @@ def send(paths: list[Path], port: int, ae_title: str, associations: int) -> floa
     command = ["storescu", "-pdu", "131072", "+II", "-aec", ae_title, "127.0.0.1", str(port)]
     begin = time.perf_counter()
     senders = [
-        subprocess.Popen([*command, *map(str, paths[i : i + share])], env=NO_DELAY,
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            [*command, *map(str, paths[i : i + share])],
+            env=NO_DELAY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         for i in range(0, len(paths), share)
-    ]  # fmt: skip
-    if any(s.wait() for s in senders):
-        raise SystemExit(f"{ae_title}: storescu failed")
-    return time.perf_counter() - begin
+    ]
+    answers = [(s.communicate()[1], s.returncode) for s in senders]
+    took = time.perf_counter() - begin
+    if bad := [error for error, code in answers if code]:
+        raise SystemExit(f"{ae_title}: storescu failed: {bad[0].decode(errors='replace').strip()[:400]}")
+    return took
 
 
 def main() -> None:
