@@ -232,7 +232,7 @@ def test_superseding_names_its_predecessor(tmp_path: Path) -> None:
     old = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0]
     assert old.SeriesInstanceUID == first.SeriesInstanceUID
     assert old.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
-    assert "Analysis 2 of this study; it supersedes the previous report." in text_of(second)
+    assert "Analysis 2 of this study; it supersedes the previous report. A priority" in text_of(second)
     assert first.SOPInstanceUID != second.SOPInstanceUID
     tracked = [[i.UID for i in items(ds, "Tracking Unique Identifier")] for ds in (first, second)]
     assert tracked[0] == tracked[1]

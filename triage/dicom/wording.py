@@ -112,7 +112,10 @@ def run_remark(result: Result, supersedes: bool) -> str:
     """Which analysis of the study this is; empty for a first one that replaces nothing."""
     if result.run <= 1 and not supersedes:
         return ""
-    return f"Analysis {result.run} of this study" + ("; it supersedes the previous report." if supersedes else ".")
+    which = f"Analysis {result.run} of this study"
+    if not supersedes:
+        return f"{which}."
+    return f"{which}; it supersedes the previous report. A priority given before still stands."
 
 
 def _slices(n: int) -> str:
