@@ -284,7 +284,7 @@ def verify(context: typer.Context) -> None:
         raise ConfigError(NO_PACK.format(context.obj))
     for pack in packs:
         try:
-            print(f"{pack.name}: " + "; ".join(verify_pack(pack)))
+            print(f"{pack.name}: " + "\n  ".join(verify_pack(pack)))
         except ConfigError as e:
             failed += 1
             print(f"{pack.name}: REFUSED: {e}")
