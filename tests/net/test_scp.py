@@ -15,9 +15,11 @@ from peers import HOST, LIMIT_S, VERIFICATION, echoscu, storescu, wait_until, wr
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.uid import (
     JPEG2000,
+    UID,
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    JPEG2000Lossless,
     MRImageStorage,
     SecondaryCaptureImageStorage,
 )
@@ -216,8 +218,12 @@ def test_a_received_file_is_in_the_spool_and_complete_when_the_callback_runs(sta
 
 @pytest.mark.skipif(not SYNTAXES.is_dir(), reason="shared data set is not here")
 @pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES, ids=lambda u: u.name)
-def test_takes_every_transfer_syntax_bit_by_bit(start: Start, syntax: str) -> None:
-    path = next(SYNTAXES.glob(f"*_{syntax}.dcm"))
+def test_takes_every_transfer_syntax_bit_by_bit(start: Start, tmp_path: Path, syntax: str) -> None:
+    path = next(SYNTAXES.glob(f"*_{syntax}.dcm"), tmp_path / "relabelled.dcm")
+    if not path.exists():  # no HTJ2K file at hand: to the network a codestream is so many bytes
+        image = dcmread(next(SYNTAXES.glob(f"*_{JPEG2000Lossless}.dcm")))
+        image.file_meta.TransferSyntaxUID = UID(syntax)
+        image.save_as(path)
     listener, owner = start()
     node = Destination(name="node", ae_title="ICHTRIAGE", host=HOST, port=port_of(listener))
     report, = scu.send("CT01", node, [path])
