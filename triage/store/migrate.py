@@ -2,7 +2,7 @@
 
 A developer makes a new revision from a difference between `schema` and a database that is up to date with
 
-    python -m triage.store.migrate "what changes" sqlite:////tmp/scratch.db
+    python -m triage.store.migrate "what changes" sqlite:///scratch.db
 """
 
 import sys
