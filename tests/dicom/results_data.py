@@ -138,7 +138,7 @@ def make_volume(paths: Sequence[Path]) -> Volume:
     hu = np.stack([np.clip(h.pixel_array * 1.0, -1024, 3071) for h in headers]).astype(np.float32)
     slices = tuple(Slice(
         str(h.SOPInstanceUID), 1, tuple(map(float, h.ImagePositionPatient)),  # type: ignore[arg-type]  # 3 and 6 long
-        tuple(map(float, h.ImageOrientationPatient)), (3.5, 3.5), 5.0, int(h.InstanceNumber))  # type: ignore[arg-type]  # 6
+        tuple(map(float, h.ImageOrientationPatient)), (3.5, 3.5), 5.0, int(h.InstanceNumber))  # type: ignore[arg-type]  # 6 long
         for h in headers)  # fmt: skip
     return Volume(hu, slices, tuple(float(h.ImagePositionPatient[2]) for h in headers),
                   tuple(map(float, headers[0].PixelSpacing)), 5.0)  # type: ignore[arg-type]  # 2 long
