@@ -2,7 +2,8 @@
 
     TriageError
     ├── ConfigError                 the start is refused (exit code 2)
-    │   └── PackError               a model pack is missing, altered or inconsistent
+    │   ├── PackError               a model pack is missing, altered or inconsistent
+    │   └── DataError               training data, a cache, a recipe or a run cannot be used as they are
     ├── InstanceError               one received instance is refused: a failure status goes to its sender
     │   ├── UnreadableInstance      not a DICOM data set, or a mandatory UID missing or invalid
     │   ├── MismatchedInstance      data set and C-STORE command disagree, or no image of its class
@@ -11,7 +12,8 @@
     │   └── NoResources             disk reserve reached, database locked, shutting down: the sender may retry
     ├── SliceError                  one slice is set aside with its reason, the others go on
     ├── StudyError                  one study is not analysed: recorded, reported, not retried
-    └── DeliveryError               one delivery failed: recorded, retried
+    ├── DeliveryError               one delivery failed: recorded, retried
+    └── TrainingError               a training run stopped; its last good checkpoint stands (exit code 1)
 
 A message names the thing and the value that is wrong, never the patient.
 """
@@ -27,6 +29,10 @@ class ConfigError(TriageError):
 
 class PackError(ConfigError):
     """A model pack is missing, altered or inconsistent."""
+
+
+class DataError(ConfigError):
+    """Training data, a cache, a recipe or a run cannot be used as they are; the message says what to do."""
 
 
 class InstanceError(TriageError):
@@ -63,3 +69,7 @@ class StudyError(TriageError):
 
 class DeliveryError(TriageError):
     """One object was not accepted by one destination; it is tried again."""
+
+
+class TrainingError(TriageError):
+    """A training run stopped; its last good checkpoint stands and the message says how to go on."""

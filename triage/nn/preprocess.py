@@ -1,13 +1,15 @@
 """Hounsfield slices -> network input, the only such path for serving and for training; tensors only, no files.
 
     (n, rows, columns) HU -> thin slices averaged -> common scale, head centred -> windows -> (n, 3, size, size)
+                                                    '-- framed: what a training cache holds
 
-Serving calls `average_thin` and `prepare`; training calls them too, on slices it has augmented as HU.
+Serving calls `average_thin` and `prepare`. Training stores what `framed` makes and goes on from there with `channels`,
+on slices it has augmented as HU: `prepare` is just these two after each other.
 """
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -108,17 +110,68 @@ def prepare(
     Returns:
         (n, 3, crop_px, crop_px) float32.
     """
-    hu = hu.float().clamp(HU_MIN, HU_MAX)
-    if windows is None:
-        stated = [(w.center_hu, w.width_hu) for w in preprocessing.windows]
-        windows = torch.tensor(stated, device=hu.device).expand(len(hu), 3, 2)
     if preprocessing.order == "resize_then_window":
-        channels = _window(frame(hu[:, None], hu, preprocessing, spacing_mm), windows)
-    else:
-        channels = frame(_window(hu[:, None], windows), hu, preprocessing, spacing_mm)
-    mean = torch.tensor(preprocessing.mean, device=hu.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=hu.device).view(1, 3, 1, 1)
-    return (channels - mean) / std
+        return channels(framed(hu, preprocessing, spacing_mm), preprocessing, windows)
+    hu = hu.float().clamp(HU_MIN, HU_MAX)
+    seen = _window(hu[:, None], _windows_of(hu, preprocessing) if windows is None else windows)
+    return _normalised(frame(seen, hu, preprocessing, spacing_mm), preprocessing)
+
+
+def framed(hu: torch.Tensor, preprocessing: Preprocessing, spacing_mm: tuple[float, float]) -> torch.Tensor:
+    """Bring Hounsfield slices to the common scale and square, before they are cropped and windowed.
+
+    Args:
+        hu: (n, rows, columns) Hounsfield units; values outside HU_MIN..HU_MAX are clipped.
+        preprocessing: As the card states; fov_mm and resize_px count here.
+        spacing_mm: Between rows, between columns.
+
+    Returns:
+        (n, resize_px, resize_px) float32, whole HU: what a training cache stores as int16 is what serving uses.
+    """
+    hu = hu.float().clamp(HU_MIN, HU_MAX)
+    square = replace(preprocessing, crop_px=preprocessing.resize_px)
+    return frame(hu[:, None], hu, square, spacing_mm)[:, 0].round()
+
+
+def channels(
+    framed_hu: torch.Tensor,
+    preprocessing: Preprocessing,
+    windows: torch.Tensor | None = None,
+    offsets: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Crop, window and normalise framed slices.
+
+    Args:
+        framed_hu: (n, resize_px, resize_px) HU, as `framed` makes them.
+        preprocessing: As the card states, its order resize_then_window.
+        windows: As for `prepare`.
+        offsets: (n, 2) whole pixels, rows and columns, that each crop lies off the centre; training crops at random,
+            serving leaves this out.
+
+    Returns:
+        (n, 3, crop_px, crop_px) float32.
+    """
+    hu = cropped(framed_hu.float()[:, None], preprocessing.crop_px, offsets)
+    return _normalised(_window(hu, _windows_of(hu, preprocessing) if windows is None else windows), preprocessing)
+
+
+def cropped(planes: torch.Tensor, size_px: int, offsets: torch.Tensor | None = None) -> torch.Tensor:
+    """Cut squares out of larger ones.
+
+    Args:
+        planes: (n, c, side, side), side at least size_px.
+        size_px: Side of the squares.
+        offsets: (n, 2) whole pixels, rows and columns, off the centre, kept inside; None for the central crop.
+
+    Returns:
+        (n, c, size_px, size_px).
+    """
+    room = planes.shape[-1] - size_px
+    if offsets is None:
+        first = room // 2
+        return planes[:, :, first : first + size_px, first : first + size_px]
+    starts = (offsets.to(planes.device) + room // 2).clamp(0, room)
+    return _cut(planes, starts, size_px)
 
 
 def frame(
@@ -151,11 +204,28 @@ def frame(
     fill = HU_MIN if channels == 1 else 0.0
     padded = functional.pad(planes, (size, size, size, size), value=fill)
     starts = torch.floor(centers * torch.tensor([height, width], device=hu.device) - size / 2 + 0.5).long() + size
-    steps = torch.arange(size, device=hu.device)
-    row_indices, column_indices = starts[:, 0, None] + steps, starts[:, 1, None] + steps
-    images = torch.arange(n, device=hu.device)[:, None, None]
+    return _cut(padded, starts, size)
+
+
+def _cut(planes: torch.Tensor, starts: torch.Tensor, size_px: int) -> torch.Tensor:
+    """Squares of (n, c, rows, columns) planes whose first pixels are at (n, 2) starts."""
+    steps = torch.arange(size_px, device=planes.device)
+    rows, columns = starts[:, 0, None] + steps, starts[:, 1, None] + steps
+    images = torch.arange(len(planes), device=planes.device)[:, None, None]
     # Two index arrays around a slice put the slice last: (n, size, size, c).
-    return padded[images, :, row_indices[:, :, None], column_indices[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return planes[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _windows_of(hu: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """(n, 3, 2) stated centre and width for each of n images."""
+    stated = [(w.center_hu, w.width_hu) for w in preprocessing.windows]
+    return torch.tensor(stated, device=hu.device).expand(len(hu), 3, 2)
+
+
+def _normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    return (images - mean) / std
 
 
 def _window(planes: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
