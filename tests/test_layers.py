@@ -29,8 +29,11 @@ HOMES = {
     "torch": {"nn", "train"},
     "torchvision": {"nn", "train"},
     "apscheduler": {"service", "worker"},
-    "typer": {"cli"},
-    "rich": {"cli", "screen"},
+    "sklearn": {"train"},
+    "matplotlib": {"train"},
+    "tensorboard": {"train"},
+    "typer": {"cli", "train"},
+    "rich": {"cli", "screen", "train"},
 }
 
 MODULE_LINES = 400
@@ -89,7 +92,7 @@ def test_sizes(path: Path) -> None:
         arguments = [
             a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")
         ]
-        if room(path) != "cli":  # a command's options are its parameters
+        if path.stem != "cli":  # a command's options are its parameters
             assert len(arguments) <= PARAMETERS, f"{node.name} has {len(arguments)} parameters"
 
 
@@ -103,7 +106,7 @@ def test_no_module_is_named_for_nothing() -> None:
 
 
 def test_broad_except_stands_at_the_borders_only() -> None:
-    borders = {"net/scp.py", "worker.py", "cli.py", "dicom/decode_child.py"}  # the last: its own process
+    borders = {"net/scp.py", "worker.py", "cli.py", "train/cli.py", "dicom/decode_child.py"}  # the last: its own process
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler):

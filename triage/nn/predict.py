@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from triage.errors import ConfigError, StudyError
 from triage.nn.card import Aggregation, Card, Platt, Thresholds
 from triage.nn.pack import Pack
-from triage.nn.preprocess import average_thin, prepare
+from triage.nn.preprocess import Preprocessing, average_thin, prepare, prepare_cached
 from triage.records import ANY, SUBTYPES, Finding, Judgement, Outcome, Priority, SliceScore, Volume
 
 BATCH_CPU, BATCH_CUDA = 16, 64
@@ -137,18 +138,47 @@ def slice_probabilities(
         StudyError: A network's output is not finite.
     """
     network = pack.binary if tuple(labels) == (ANY,) else pack.subtype
-    batch = BATCH_CUDA if pack.device.type == "cuda" else BATCH_CPU
+    values = network_logits(network, slabs, pack.card.preprocessing, (pack.device, precision), spacing_mm)
+    platts = pack.card.calibration.slice
+    return {label: sigmoid(platts[label], values[:, column]) for column, label in enumerate(labels)}
+
+
+def network_logits(
+    network: nn.Module,
+    slabs: torch.Tensor,
+    preprocessing: Preprocessing,
+    device: tuple[torch.device, str],
+    spacing_mm: tuple[float, float] | None = None,
+) -> FloatArray:
+    """Run one network over slabs in batches of bounded size; serving and the measuring of models both end here.
+
+    Args:
+        network: Images to logits, in evaluation mode, on the device.
+        slabs: (m, rows, columns) HU; or (m, side, side) as a training cache holds them.
+        preprocessing: What the network wants.
+        device: Where the network is, and the precision as for `judge`.
+        spacing_mm: Between rows, between columns; None for slices from a cache.
+
+    Returns:
+        (m, heads) logits.
+
+    Raises:
+        StudyError: A logit is not finite.
+    """
+    where, precision = device
+    batch = BATCH_CUDA if where.type == "cuda" else BATCH_CPU
     logits = []
-    with torch.inference_mode(), _deterministic(), _autocast(pack.device, precision):
+    with torch.inference_mode(), _deterministic(), _autocast(where, precision):
         for part in torch.split(slabs, batch):
-            images = prepare(part.to(pack.device), pack.card.preprocessing, spacing_mm)
+            part = part.to(where)
+            cached = spacing_mm is None
+            images = prepare_cached(part, preprocessing) if cached else prepare(part, preprocessing, spacing_mm)
             logits.append(network(images.contiguous(memory_format=torch.channels_last)).float().cpu())
-    values = torch.cat(logits).double().numpy()
+    values: FloatArray = torch.cat(logits).double().numpy()
     if not np.isfinite(values).all():
         first = int(np.argwhere(~np.isfinite(values))[0][0]) + 1
         raise StudyError(f"the network's output for image {first} of {len(values)} is not a finite number")
-    platts = pack.card.calibration.slice
-    return {label: sigmoid(platts[label], values[:, column]) for column, label in enumerate(labels)}
+    return values
 
 
 def joint(card: Card, scores: dict[str, FloatArray]) -> dict[str, FloatArray]:

@@ -133,6 +133,30 @@ def framed(hu: torch.Tensor, preprocessing: Preprocessing, spacing_mm: tuple[flo
     return frame(hu[:, None], hu, square, spacing_mm)[:, 0].round()
 
 
+def prepare_cached(
+    hu: torch.Tensor,
+    preprocessing: Preprocessing,
+    windows: torch.Tensor | None = None,
+    offsets: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Turn slices of a training cache into network input.
+
+    Args:
+        hu: (n, side, side) HU from a cache that suits the preprocessing: framed by it; or, where windows come before
+            resizing, whole images at their own size.
+        preprocessing: As the card states.
+        windows: As for `prepare`.
+        offsets: As for `channels`.
+
+    Returns:
+        (n, 3, crop_px, crop_px) float32, what `prepare` makes of the original slices.
+    """
+    if preprocessing.order == "resize_then_window":
+        return channels(hu, preprocessing, windows, offsets)
+    whole = replace(preprocessing, crop_px=preprocessing.resize_px)
+    return cropped(prepare(hu, whole, (1.0, 1.0), windows), preprocessing.crop_px, offsets)
+
+
 def channels(
     framed_hu: torch.Tensor,
     preprocessing: Preprocessing,
