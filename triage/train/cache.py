@@ -304,10 +304,10 @@ def _parse_index(text: str) -> Index:
     next(reader)
     columns = list(zip(*reader, strict=True)) or [() for _ in COLUMNS]
     by_name: dict[str, Any] = dict(zip(COLUMNS, columns, strict=True))
-    numbers = {name: np.array(by_name[name], np.float64) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: np.array(by_name[name], np.float64) for name in NUMBERS}
     spacing = np.stack([numbers.pop("row_spacing_mm"), numbers.pop("column_spacing_mm")], axis=1)
     labels = np.stack([np.array(by_name[label]) == "1" for label in LABELS], axis=1)
-    texts = {name: np.array(by_name[name], np.str_) for name in (*NAMES, *FACTS)}
+    texts: dict[str, Any] = {name: np.array(by_name[name], np.str_) for name in (*NAMES, *FACTS)}
     return Index(spacing_mm=spacing, labels=labels, **texts, **numbers)
 
 
