@@ -165,6 +165,22 @@ def test_mandatory_uids_are_checked_and_not_quoted(ct_series: Maker, keyword: st
     assert not value or value not in str(caught.value)
 
 
+def test_research_files_may_have_any_uid(ct_series: Maker) -> None:
+    """RSNA 2019: UIDs are "ID_...", and there is no SOP class."""
+
+    def as_rsna(ds: Dataset) -> None:
+        del ds.SOPClassUID
+        for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            put(ds, keyword, "ID_000039fa0")
+
+    path = ct_series(n=1, change=as_rsna)[0]
+    instance = read_instance(path, any_uid=True)
+    assert instance.study_uid == instance.sop_instance_uid == "ID_000039fa0"
+    assert instance.sop_class_uid == ""
+    with pytest.raises(UnreadableInstance):
+        read_instance(path)
+
+
 def test_no_warning_quotes_a_value(ct_series: Maker, capfd: pytest.CaptureFixture[str]) -> None:
     def change(ds: Dataset) -> None:
         put(ds, "PatientBirthDate", "SECRET-1950")

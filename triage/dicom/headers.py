@@ -72,11 +72,13 @@ def valid_uid(text: str) -> bool:
     return len(text) <= 64 and UID.fullmatch(text) is not None
 
 
-def read_instance(path: Path) -> Instance:
+def read_instance(path: Path, any_uid: bool = False) -> Instance:
     """Read the header facts of one file.
 
     Args:
         path: A Part 10 file, or a bare data set.
+        any_uid: Take any text as a UID, and do without a SOP class, as public research data want it (RSNA 2019 has
+            "ID_..."); never for what came over the network.
 
     Returns:
         The facts; what is missing, empty or no valid value of its kind is as if it were not there.
@@ -92,13 +94,14 @@ def read_instance(path: Path) -> Instance:
     def text(keyword: str) -> str:
         return text_of(ds, keyword, opened.encodings)
 
+    uid = _text_uid if any_uid else _uid
     groups = _Groups(ds)
     return Instance(
         path=path,
-        sop_class_uid=_uid(ds, "SOPClassUID"),
-        sop_instance_uid=_uid(ds, "SOPInstanceUID"),
-        study_uid=_uid(ds, "StudyInstanceUID"),
-        series_uid=_uid(ds, "SeriesInstanceUID"),
+        sop_class_uid=text("SOPClassUID") if any_uid else _uid(ds, "SOPClassUID"),
+        sop_instance_uid=uid(ds, "SOPInstanceUID"),
+        study_uid=uid(ds, "StudyInstanceUID"),
+        series_uid=uid(ds, "SeriesInstanceUID"),
         transfer_syntax_uid=opened.transfer_syntax_uid,
         modality=text("Modality").upper(),
         image_type=_image_type(ds, groups),
@@ -220,10 +223,15 @@ class _Groups:
         return text_of(macro, inner, ("utf-8",)) if macro is not None else ""
 
 
-def _uid(ds: Dataset, keyword: str) -> str:
+def _text_uid(ds: Dataset, keyword: str) -> str:
     text = text_of(ds, keyword, ("ascii",))
     if not text:
         raise UnreadableInstance(f"no {keyword}")
+    return text
+
+
+def _uid(ds: Dataset, keyword: str) -> str:
+    text = _text_uid(ds, keyword)
     if not valid_uid(text):
         raise UnreadableInstance(f"{keyword} is no valid UID")
     return text
