@@ -38,7 +38,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: object) -> Path:
         card = make_card(**changes)
         torch.manual_seed(1)
-        states = [build(card.networks.architecture, heads).state_dict() for heads in (1, 5)]
+        sizes = [len(labels) for labels in card.networks.heads.values()]
+        states = [build(card.networks.architecture, heads).state_dict() for heads in sizes]
         folder = tmp_path / f"{card.name}-{card.version}"
         write_pack(folder, card, *states)
         return folder

@@ -33,9 +33,9 @@ FULL = Card(
         {label: Platt(0.5 + i, -i / 3) for i, label in enumerate(LABELS)}, dict.fromkeys(LABELS, Platt())
     ),
     aggregation="run2",
-    training=Training('phantoms "only"\nseeds 1 to 5', "train\\run μ"),
+    training=Training('phantoms "only"\nseeds 1 to 5', "train\\run μ", "ab" * 32, "1"),
     performance=Performance("other phantoms", 640, 20, {"any": Auroc(0.9, 0.95, 100, 12)},
-                            {"review": OperatingPoint(1.0, 0.75)}, ("a note", "b" * 120)),
+                            {"review": OperatingPoint(1.0, 0.75)}, ("a note", "b" * 120), {"any": -0.0012}),
     limits=("not for patients",),
     files={"binary.safetensors": "00", "subtype.safetensors": "11"},
 )  # fmt: skip
@@ -44,6 +44,17 @@ FULL = Card(
 def test_a_card_reads_back_equal(tmp_path: Path) -> None:
     write_card(tmp_path, FULL)
     assert read_card(tmp_path) == FULL
+
+
+def test_a_card_from_before_shared_trunks_still_reads(tmp_path: Path) -> None:
+    write_card(tmp_path, FULL)
+    text = (tmp_path / "card.toml").read_text(encoding="utf-8")
+    for line in ('trunk = "separate"\n', 'split_salt = "1"\n', "storage_loss = { any = -0.0012 }\n"):
+        assert line in text
+        text = text.replace(line, "")
+    card = parse_card(text, tmp_path / "card.toml")
+    assert card.networks == FULL.networks
+    assert list(card.networks.heads) == ["binary.safetensors", "subtype.safetensors"]
 
 
 def test_thresholds_by_name() -> None:
@@ -66,6 +77,8 @@ def test_thresholds_by_name() -> None:
         ("epidural = 0.5", "epidural = 0.0", "thresholds.subtypes.epidural"),
         ("epidural = 0.5", "extradural = 0.5", "thresholds.subtypes must name"),
         ("resnet18", "vgg16", "networks.architecture"),
+        ("resnet18", "thesis-cnn", "crop_px must be 224 for thesis-cnn, not 64"),
+        ('trunk = "separate"', 'trunk = "common"', "networks.trunk: 'common'"),
         ('"epidural", "intraparenchymal"', '"intraparenchymal", "epidural"', "networks.labels"),
         ("width_hu = 80.0", "width_hu = 0.0", "width_hu is 0.0"),
         ("center_hu = 40.0, width_hu = 80.0", "center_hu = -1000.0, width_hu = 80.0", "begins at -1040.0 HU"),

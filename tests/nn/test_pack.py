@@ -12,6 +12,8 @@ from triage.errors import PackError
 from triage.nn.architectures import build
 from triage.nn.card import Card, Networks, read_card, write_card
 from triage.nn.pack import load_pack, verify_pack, write_pack
+from triage.nn.preprocess import Preprocessing
+from triage.records import LABELS
 
 Write = Callable[..., Path]
 
@@ -84,6 +86,42 @@ def test_identity_covers_card_and_weights(write: Write) -> None:
     save_file(state, folder / "subtype.safetensors")
     rehash(folder)
     assert len({first, second, load_pack(folder).identity.sha256}) == 3
+
+
+def test_one_file_holds_all_heads_of_a_shared_trunk(write: Write) -> None:
+    folder = write(networks=Networks("resnet18", storage="fp32", trunk="shared"))
+    assert sorted(path.name for path in folder.iterdir()) == ["card.toml", "network.safetensors"]
+    pack = load_pack(folder)
+    torch.manual_seed(1)
+    original = build("resnet18", 6).eval()
+    assert pack.binary is pack.subtype
+    assert list(pack.networks) == [LABELS]
+    with torch.inference_mode():
+        torch.testing.assert_close(pack.binary(images()), original(images()))
+    lines = verify_pack(folder)
+    assert lines[0] == "tiny 1.2 (demonstration), resnet18, one trunk for all labels"
+    assert "network.safetensors: 44.8 MB as fp32, 11.2 M values, hash agrees" in lines
+
+
+def test_shared_and_separate_are_not_mixed_up(tmp_path: Path, write: Write, card: Card) -> None:
+    folder = write(networks=Networks("resnet18", trunk="shared"))
+    stated = read_card(folder)
+    write_card(folder, replace(stated, networks=replace(stated.networks, trunk="separate")))
+    with pytest.raises(PackError, match=r"files must name binary\.safetensors and subtype\.safetensors"):
+        load_pack(folder)
+    with pytest.raises(PackError, match=r"trunk 'separate' takes 2 network\(s\), not 1"):
+        write_pack(tmp_path / "new", card, build("resnet18", 6).state_dict())
+    shared = replace(card, networks=replace(card.networks, trunk="shared"))
+    with pytest.raises(PackError, match=r"heads\.5\.bias is missing"):
+        write_pack(tmp_path / "new", shared, build("resnet18", 5).state_dict())
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_small_network_of_the_source_is_a_pack_too(write: Write) -> None:
+    plain = Preprocessing(resize_px=224, crop_px=224)
+    pack = load_pack(write(networks=Networks("thesis-cnn", storage="int8"), preprocessing=plain))
+    with torch.inference_mode():
+        assert pack.subtype(torch.rand(2, 3, 224, 224)).shape == (2, 5)
 
 
 def test_verify_says_what_the_pack_is(write: Write) -> None:

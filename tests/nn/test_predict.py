@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from triage.errors import ConfigError, StudyError
+from triage.nn.architectures import build
 from triage.nn.card import Calibration, Networks, Platt, Thresholds
-from triage.nn.pack import Pack, load_pack
+from triage.nn.pack import Pack, load_pack, read_card, write_pack
 from triage.nn.predict import aggregate, judge, pick_device, slabs_of, slice_probabilities
 from triage.nn.preprocess import average_thin, prepare
-from triage.records import ANY, LABELS, SUBTYPES, Outcome, Priority, Slice, Volume
+from triage.records import ANY, LABELS, SUBTYPES, Judgement, Outcome, Priority, Slice, Volume
 
 Write = Callable[..., Path]
 MakeVolume = Callable[..., Volume]
@@ -177,6 +178,59 @@ def test_both_networks_are_asked(pack: Pack, volume: Volume) -> None:
     slabs, _ = slabs_of(volume, 5.0)
     assert set(slice_probabilities(pack, slabs, volume.spacing_mm, (ANY,))) == {ANY}
     assert set(slice_probabilities(pack, slabs, volume.spacing_mm, SUBTYPES)) == set(SUBTYPES)
+
+
+def shared_pack(write: Write) -> Pack:
+    return load_pack(write(networks=Networks("resnet18", trunk="shared")))
+
+
+def passes(pack: Pack, volume: Volume) -> tuple[Judgement, int]:
+    """A judgement, and how often a network ran for it."""
+    ran = []
+    hooks = [n.register_forward_hook(lambda *_: ran.append(1)) for n in {*pack.networks.values()}]
+    judgement = judge(pack, volume)
+    for hook in hooks:
+        hook.remove()
+    return judgement, len(ran)
+
+
+def test_a_shared_trunk_answers_everything_in_one_pass(write: Write, pack: Pack, volume: Volume) -> None:
+    shared = shared_pack(write)
+    judgement, ran = passes(with_thresholds(shared, 0.0001, 0.9), volume)
+    assert ran == 1
+    assert passes(pack, volume)[1] == 2
+    assert [f.label for f in judgement.findings] == list(LABELS)
+    slabs, _ = slabs_of(volume, 5.0)
+    raw = slice_probabilities(shared, slabs, volume.spacing_mm, (ANY,))
+    assert list(raw) == list(LABELS)
+    for label in SUBTYPES:
+        expected = (raw[label] * raw[ANY]).tolist()
+        assert [s.p[label] for s in judgement.slice_scores] == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_shared_trunk_says_nothing_of_subtypes_in_a_negative_study(write: Write, volume: Volume) -> None:
+    judgement, ran = passes(with_thresholds(shared_pack(write), 0.999, 0.999), volume)
+    assert ran == 1
+    assert [f.label for f in judgement.findings] == [ANY]
+    assert [set(s.p) for s in judgement.slice_scores] == [{ANY}] * 6
+
+
+def test_shared_and_separate_heads_of_one_trunk_judge_alike(tmp_path: Path, write: Write, volume: Volume) -> None:
+    """The same weights in both forms give the same judgement, so the form is a matter of speed only."""
+    torch.manual_seed(9)
+    whole = build("resnet18", 6)
+    parts = build("resnet18", 1), build("resnet18", 5)
+    for part, heads in zip(parts, (whole.heads[:1], whole.heads[1:]), strict=True):
+        part.trunk.load_state_dict(whole.trunk.state_dict())
+        part.heads.load_state_dict(heads.state_dict())
+    card = read_card(write(thresholds=Thresholds(0.9, 0.0001, dict.fromkeys(SUBTYPES, 0.1))))
+    write_pack(tmp_path / "two", card, *(part.state_dict() for part in parts))
+    shared = replace(card, networks=replace(card.networks, trunk="shared"))
+    write_pack(tmp_path / "one", shared, whole.state_dict())
+    two, one = (judge(load_pack(tmp_path / name), volume) for name in ("two", "one"))
+    assert (one.priority, one.outcome) == (two.priority, two.outcome)
+    for a, b in zip(one.slice_scores, two.slice_scores, strict=True):
+        assert a.p == pytest.approx(b.p, abs=1e-6)
 
 
 def test_resnet152_judges(write: Write, make_volume: MakeVolume) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from triage.errors import PackError
-from triage.nn.architectures import ARCHITECTURES
+from triage.nn.architectures import ARCHITECTURES, THESIS_CNN, THESIS_CNN_PX
 from triage.nn.preprocess import Preprocessing
 from triage.records import HU_MIN, LABELS, SUBTYPES
 
@@ -25,7 +25,10 @@ FORMAT = 1
 """Version of the card's layout; a reader refuses any other."""
 
 BINARY_FILE, SUBTYPE_FILE = "binary.safetensors", "subtype.safetensors"
-"""The two weight files of a pack."""
+"""The weight files of a pack whose two networks have a trunk each."""
+
+SHARED_FILE = "network.safetensors"
+"""The weight file of a pack whose six heads share one trunk."""
 
 SIZE_PX = range(32, 1025)
 """Input sizes that a 32-fold downsampling ResNet can take and a node can hold in memory."""
@@ -40,16 +43,28 @@ SubtypeMeaning = Literal["given_any", "marginal"]
 """What a subtype head was trained to say: P(subtype | slice shows a bleed), or P(subtype) on any slice."""
 
 
+Trunk = Literal["separate", "shared"]
+"""Binary and subtype model with a trunk each, so positive studies take two passes; or all heads on one, one pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Networks:
     """What the weight files hold."""
 
     architecture: str
-    """Of both networks; one of `architectures.ARCHITECTURES`."""
+    """Of every network; one of `architectures.ARCHITECTURES`."""
     labels: tuple[str, ...] = LABELS
     """The binary model's label, then those of the subtype model's heads in order."""
     storage: Storage = "fp32"
     subtype_meaning: SubtypeMeaning = "given_any"
+    trunk: Trunk = "separate"
+
+    @property
+    def heads(self) -> dict[str, tuple[str, ...]]:
+        """By weight file, the labels of its network's heads in order."""
+        if self.trunk == "shared":
+            return {SHARED_FILE: self.labels}
+        return {BINARY_FILE: self.labels[:1], SUBTYPE_FILE: self.labels[1:]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,10 @@ class Training:
     data: str = ""
     run: str = ""
     """Command, seeds, software, hardware and duration, so that the run can be repeated."""
+    manifest: str = ""
+    """SHA-256 of the training cache's manifest; empty where the weights do not come from a cache."""
+    split_salt: str = ""
+    """Of the split by patient; with the manifest it says which slices were never trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +138,8 @@ class Performance:
     operation: dict[str, OperatingPoint] = field(default_factory=dict)
     """By name of the threshold."""
     notes: tuple[str, ...] = ()
+    storage_loss: dict[str, float] = field(default_factory=dict)
+    """By label, what the storage of the weights costs: AUROC by slice of the fp32 network minus that of the stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +223,10 @@ def check(card: Card) -> None:
     _require(architecture in ARCHITECTURES, f"networks.architecture {architecture!r} is not one of {ARCHITECTURES}")
     _require(labels == LABELS, f"networks.labels must be {list(LABELS)}, not {list(labels)}")
     _check_preprocessing(card.preprocessing)
+    _require(
+        architecture != THESIS_CNN or card.preprocessing.crop_px == THESIS_CNN_PX,
+        f"preprocessing.crop_px must be {THESIS_CNN_PX} for {THESIS_CNN}, not {card.preprocessing.crop_px}",
+    )
     limits = card.thresholds
     _require(
         0 < limits.review <= limits.urgent < 1,

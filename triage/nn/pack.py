@@ -1,6 +1,6 @@
 """Model packs: verify, load and write folders of safetensors and a card; never unpickles, never fetches.
 
-    models/<name>-<version>/ card.toml, binary.safetensors, subtype.safetensors
+    models/<name>-<version>/ card.toml, and binary.safetensors with subtype.safetensors, or network.safetensors
 
 A pack that is not exactly what its card says is refused: the card is what a hospital signed for.
 """
@@ -19,11 +19,8 @@ from torch import nn
 from triage.errors import PackError
 from triage.nn.architectures import build
 from triage.nn.card import (
-    BINARY_FILE,
     CARD_NAME,
-    SUBTYPE_FILE,
     Card,
-    Networks,
     Storage,
     check,
     parse_card,
@@ -31,7 +28,7 @@ from triage.nn.card import (
     read_text,
     write_card,
 )
-from triage.records import ModelIdentity
+from triage.records import ANY, SUBTYPES, ModelIdentity
 
 __all__ = ["Card", "Pack", "load_pack", "read_card", "verify_pack", "write_pack"]
 
@@ -50,11 +47,23 @@ class Pack:
 
     card: Card
     identity: ModelIdentity
-    binary: nn.Module
-    """In evaluation mode, on `device`: images -> (n, 1) logits."""
-    subtype: nn.Module
-    """As `binary`, (n, 5) logits."""
+    networks: dict[tuple[str, ...], nn.Module]
+    """By the labels of its heads, in evaluation mode, on `device`: images -> (n, heads) logits. One or two of them."""
     device: torch.device
+
+    def labels_with(self, label: str) -> tuple[str, ...]:
+        """The labels of the network that speaks of a label."""
+        return next(labels for labels in self.networks if label in labels)
+
+    @property
+    def binary(self) -> nn.Module:
+        """The network that speaks of any bleed."""
+        return self.networks[self.labels_with(ANY)]
+
+    @property
+    def subtype(self) -> nn.Module:
+        """The network that speaks of subtypes; the same one where the trunk is shared."""
+        return self.networks[self.labels_with(SUBTYPES[0])]
 
 
 def load_pack(folder: Path, device: torch.device | str = "cpu") -> Pack:
@@ -72,14 +81,14 @@ def load_pack(folder: Path, device: torch.device | str = "cpu") -> Pack:
     """
     card, identity, states = _read(folder)
     device = torch.device(device)
-    networks = []
-    for name, heads in ((BINARY_FILE, 1), (SUBTYPE_FILE, _subtype_heads(card.networks))):
-        network = _empty(card.networks.architecture, heads)
+    networks = {}
+    for name, labels in card.networks.heads.items():
+        network = _empty(card.networks.architecture, len(labels))
         network.load_state_dict(states[name], assign=True)
         network.eval().requires_grad_(False).to(device)
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
-        networks.append(network)
-    return Pack(card, identity, networks[0], networks[1], device)
+        networks[labels] = network
+    return Pack(card, identity, networks, device)
 
 
 def pack_folders(models: Path) -> list[Path]:
@@ -108,7 +117,8 @@ def verify_pack(folder: Path) -> list[str]:
     """
     card, identity, states = _read(folder)
     lines = [
-        f"{identity.name} {identity.version} ({identity.intended_use}), {identity.architecture}",
+        f"{identity.name} {identity.version} ({identity.intended_use}), {identity.architecture}"
+        + (", one trunk for all labels" if card.networks.trunk == "shared" else ""),
         f"sha256 {identity.sha256}",
     ]
     for name, state in states.items():
@@ -120,14 +130,14 @@ def verify_pack(folder: Path) -> list[str]:
     return [*lines, *card.limits]
 
 
-def write_pack(folder: Path, card: Card, binary: State, subtype: State) -> Card:
+def write_pack(folder: Path, card: Card, *weights: State) -> Card:
     """Write a pack; weights are stored as `card.networks.storage` says.
 
     Args:
         folder: New or existing folder; its files are replaced.
         card: Its `files` are filled in here.
-        binary: State of the one-head network, floating point.
-        subtype: State of the subtype network.
+        *weights: States of the one-head and of the subtype network; or of the one network where the card says that
+            its trunk is shared. Floating point.
 
     Returns:
         The card as written.
@@ -136,9 +146,12 @@ def write_pack(folder: Path, card: Card, binary: State, subtype: State) -> Card:
         PackError: The card's values or the states' names or shapes are wrong; nothing is written then.
     """
     check(replace(card, files={}))
-    states = {BINARY_FILE: binary, SUBTYPE_FILE: subtype}
-    for (name, state), heads in zip(states.items(), (1, _subtype_heads(card.networks)), strict=True):
-        _check_state(state, _empty(card.networks.architecture, heads), name)
+    heads = card.networks.heads
+    if len(weights) != len(heads):
+        raise PackError(f"networks.trunk {card.networks.trunk!r} takes {len(heads)} network(s), not {len(weights)}")
+    states = dict(zip(heads, weights, strict=True))
+    for name, labels in heads.items():
+        _check_state(states[name], _empty(card.networks.architecture, len(labels)), name)
     folder.mkdir(parents=True, exist_ok=True)
     for name, state in states.items():
         (folder / name).write_bytes(save_tensors(_stored(state, card.networks.storage)))
@@ -152,11 +165,12 @@ def _read(folder: Path) -> tuple[Card, ModelIdentity, dict[str, dict[str, torch.
     """Read card and weights once, so that what is hashed is what is used."""
     text = read_text(folder)
     card = parse_card(text, folder / CARD_NAME)
-    if set(card.files) != {BINARY_FILE, SUBTYPE_FILE}:
-        raise PackError(f"{folder / CARD_NAME}: files must name {BINARY_FILE} and {SUBTYPE_FILE}; get the pack again")
+    heads = card.networks.heads
+    if set(card.files) != set(heads):
+        raise PackError(f"{folder / CARD_NAME}: files must name {' and '.join(heads)}; get the pack again")
     whole = hashlib.sha256(text.encode("utf-8"))
     states = {}
-    for name, heads in ((BINARY_FILE, 1), (SUBTYPE_FILE, _subtype_heads(card.networks))):
+    for name, labels in heads.items():
         path = folder / name
         try:
             content = path.read_bytes()
@@ -167,13 +181,9 @@ def _read(folder: Path) -> tuple[Card, ModelIdentity, dict[str, dict[str, torch.
             raise PackError(f"{path}: sha256 is {digest}, the card says {card.files[name]}; get the pack again")
         whole.update(content)
         states[name] = _expanded(content, path)
-        _check_state(states[name], _empty(card.networks.architecture, heads), path)
+        _check_state(states[name], _empty(card.networks.architecture, len(labels)), path)
     identity = ModelIdentity(card.name, card.version, whole.hexdigest(), card.intended_use, card.networks.architecture)
     return card, identity, states
-
-
-def _subtype_heads(networks: Networks) -> int:
-    return len(networks.labels) - 1
 
 
 def _empty(architecture: str, heads: int) -> nn.Module:

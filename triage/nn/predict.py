@@ -2,6 +2,7 @@
 
     volume -> slabs -> prepare -> binary -> P(any) by slab -> study; where positive: subtype -> ... -> findings
 
+Where the heads share a trunk, the first pass answers for the subtypes too; they are reported of positive studies alike.
 Probabilities are float64 from the logits on, so that they do not depend on the precision networks run in.
 """
 
@@ -67,8 +68,8 @@ def pick_device(setting: str) -> torch.device:
 def judge(pack: Pack, volume: Volume, precision: str = "auto") -> Judgement:
     """Judge one volume.
 
-    The binary model scores every slice; the subtype model runs where the study is positive. The same volume on the
-    same device gives the same judgement.
+    The binary model scores every slice; the subtype model runs where the study is positive, unless the same pass has
+    answered already. The same volume on the same device gives the same judgement.
 
     Args:
         pack: The networks and their card.
@@ -87,9 +88,12 @@ def judge(pack: Pack, volume: Volume, precision: str = "auto") -> Judgement:
     findings = [_finding(pack.card, ANY, scores[ANY], middles)]
     positive = findings[0].present
     if positive:
-        scores |= slice_probabilities(pack, slabs, volume.spacing_mm, SUBTYPES, precision)
+        if SUBTYPES[0] not in scores:
+            scores |= slice_probabilities(pack, slabs, volume.spacing_mm, SUBTYPES, precision)
         scores = joint(pack.card, scores)
         findings += [_finding(pack.card, label, scores[label], middles) for label in SUBTYPES]
+    else:
+        scores = {ANY: scores[ANY]}
     return Judgement(
         priority=_priority(pack.card.thresholds, findings[0].p),
         outcome=Outcome.POSITIVE if positive else Outcome.NEGATIVE,
@@ -122,7 +126,7 @@ def slabs_of(volume: Volume, slab_mm: float) -> tuple[torch.Tensor, list[tuple[i
 def slice_probabilities(
     pack: Pack, slabs: torch.Tensor, spacing_mm: tuple[float, float], labels: Sequence[str], precision: str = "auto"
 ) -> dict[str, FloatArray]:
-    """Score slabs with one of the two networks.
+    """Score slabs with one of a pack's networks.
 
     Args:
         pack: The networks and their card.
@@ -132,15 +136,17 @@ def slice_probabilities(
         precision: As for `judge`.
 
     Returns:
-        By label, m calibrated probabilities as the heads mean them; see `joint`.
+        By label, m calibrated probabilities as the heads mean them, see `joint`; of every label that the network
+        speaks of, so of all six where the trunk is shared.
 
     Raises:
         StudyError: A network's output is not finite.
     """
-    network = pack.binary if tuple(labels) == (ANY,) else pack.subtype
-    values = network_logits(network, slabs, pack.card.preprocessing, (pack.device, precision), spacing_mm)
+    heads = pack.labels_with(labels[0])
+    where = (pack.device, precision)
+    values = network_logits(pack.networks[heads], slabs, pack.card.preprocessing, where, spacing_mm)
     platts = pack.card.calibration.slice
-    return {label: sigmoid(platts[label], values[:, column]) for column, label in enumerate(labels)}
+    return {label: sigmoid(platts[label], values[:, column]) for column, label in enumerate(heads)}
 
 
 def network_logits(
@@ -171,8 +177,10 @@ def network_logits(
     with torch.inference_mode(), _deterministic(), _autocast(where, precision):
         for part in torch.split(slabs, batch):
             part = part.to(where)
-            cached = spacing_mm is None
-            images = prepare_cached(part, preprocessing) if cached else prepare(part, preprocessing, spacing_mm)
+            if spacing_mm is None:
+                images = prepare_cached(part, preprocessing)
+            else:
+                images = prepare(part, preprocessing, spacing_mm)
             logits.append(network(images.contiguous(memory_format=torch.channels_last)).float().cpu())
     values: FloatArray = torch.cat(logits).double().numpy()
     if not np.isfinite(values).all():
