@@ -1,11 +1,13 @@
-"""Synthetic indexes of caches: names, positions and labels as tests want them, without pixels."""
+"""Synthetic indexes: names, positions and labels as tests want them; and caches written from them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from triage.records import ANY, LABELS
-from triage.train.cache import Bools, Index, Rows
+from triage.train.cache import Bools, Cache, CachedSlice, CacheWriter, Frame, Index, Manifest, Rows
 
 
 def make_index(
@@ -63,3 +65,19 @@ def shuffled(index: Index, seed: int = 0) -> tuple[Index, Rows]:
     """The same slices in another order, and the rows they came from."""
     rows: Rows = np.random.default_rng(seed).permutation(len(index)).astype(np.int64)
     return index.take(rows), rows
+
+
+def write_cache(folder: Path, index: Index, hu: npt.NDArray[np.int16], fov_mm: float = 0.0) -> Cache:
+    """A cache of the slices of an index, with (n, side, side) HU."""
+    frame = Frame(hu.shape[-1], fov_mm)
+    writer = CacheWriter(folder, "inputs", frame)
+    writer.append("all", [
+        CachedSlice(
+            image=str(index.image[k]), study=str(index.study[k]), series=str(index.series[k]),
+            patient=str(index.patient[k]), position_mm=float(index.position_mm[k]),
+            spacing_mm=(float(index.spacing_mm[k, 0]), float(index.spacing_mm[k, 1])),
+            thickness_mm=float(index.thickness_mm[k]), labels=tuple(index.labels[k].tolist()), hu=hu[k],
+        )
+        for k in range(len(index))
+    ])  # fmt: skip
+    return writer.finish(Manifest("phantoms", frame, 0.0, "for a test", "inputs"))
