@@ -3,8 +3,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from triage.nn.preprocess import BRAIN, SOFT, SUBDURAL, Preprocessing, average_thin, prepare
-from triage.records import HU_MIN
+from triage.nn.preprocess import (
+    BRAIN,
+    SOFT,
+    SUBDURAL,
+    Order,
+    Preprocessing,
+    average_thin,
+    channels,
+    cropped,
+    framed,
+    prepare,
+    prepare_cached,
+)
+from triage.records import HU_MAX, HU_MIN
 
 PLAIN = Preprocessing(resize_px=64, crop_px=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -147,3 +159,98 @@ class TestAverageThin:
     def test_zero_thickness_averages_nothing(self) -> None:
         hu = torch.zeros(3, 2, 2)
         assert average_thin(hu, (0.0, 1.0, 2.0), 0.0)[0] is hu
+
+
+def textured(rows: int, columns: int, air_px: int = 30) -> torch.Tensor:
+    """(2, rows, columns) whole HU: texture of brain and bone with air around, off the centre."""
+    hu = (torch.randn(2, rows, columns, generator=torch.Generator().manual_seed(1)) * 200 + 40).round()
+    hu[:, :air_px] = hu[:, :, :air_px] = hu[:, :, -air_px:] = -1000.0
+    hu[:, -2 * air_px :] = HU_MIN
+    return hu
+
+
+SHAPES = {"square": (512, 512, (0.5, 0.5)), "non-square": (400, 512, (0.5, 0.5)), "odd pixels": (384, 300, (0.6, 0.7))}
+"""Rows, columns and spacing in mm."""
+
+
+class TestCache:
+    """What training reads from a cache (int16) is what serving makes of the original slice, to the last bit."""
+
+    @pytest.mark.parametrize("fov_mm", [0.0, 180.0])
+    @pytest.mark.parametrize("shape", list(SHAPES))
+    def test_framed_slices_give_what_serving_sees(self, shape: str, fov_mm: float) -> None:
+        rows, columns, spacing_mm = SHAPES[shape]
+        hu, preprocessing = textured(rows, columns), Preprocessing(fov_mm=fov_mm)
+        stored = framed(hu, preprocessing, spacing_mm).to(torch.int16)
+        assert stored.shape == (2, 256, 256)
+        served = prepare(hu, preprocessing, spacing_mm)
+        assert torch.equal(prepare_cached(stored, preprocessing), served)
+        assert served.std() > 0.5
+
+    @pytest.mark.parametrize("shape", ["square", "non-square"])
+    def test_whole_images_give_what_serving_sees_where_windows_come_first(self, shape: str) -> None:
+        """A cache of such images is as large as their longer side, and keeps them as they are."""
+        rows, columns, spacing_mm = SHAPES[shape]
+        hu, preprocessing = textured(rows, columns), Preprocessing(order="window_then_resize")
+        stored = framed(hu, Preprocessing(resize_px=512), spacing_mm).to(torch.int16)
+        top = (512 - rows) // 2
+        assert torch.equal(stored[:, top : top + rows].float(), hu)
+        assert torch.equal(prepare_cached(stored, preprocessing), prepare(hu, preprocessing, spacing_mm))
+
+    def test_framed_values_are_whole_and_in_range(self) -> None:
+        hu = textured(300, 300)
+        hu[:, 100:150, 100:150] = 32767.0
+        found = framed(hu, Preprocessing(resize_px=128), (1.0, 1.0))
+        assert torch.equal(found, found.round())
+        assert found.min() == HU_MIN
+        assert found.max() == HU_MAX
+
+    def test_the_size_of_the_crop_does_not_change_what_is_stored(self) -> None:
+        hu = textured(300, 300)
+        first, second = (framed(hu, Preprocessing(crop_px=px), (1.0, 1.0)) for px in (224, 256))
+        assert torch.equal(first, second)
+
+    def test_jittered_windows_reach_cached_slices(self) -> None:
+        hu, windows = textured(256, 256), torch.tensor([[[40.0, 80.0]] * 3, [[50.0, 90.0]] * 3])
+        for order in ("resize_then_window", "window_then_resize"):
+            preprocessing = Preprocessing(order=order)
+            assert torch.equal(
+                prepare_cached(hu.to(torch.int16), preprocessing, windows), prepare(hu, preprocessing, windows=windows)
+            )
+
+
+def places(n: int, side: int) -> torch.Tensor:
+    """(n, 1, side, side) planes whose values tell row and column."""
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return (1000 * row + column).float().expand(n, 1, side, side)
+
+
+class TestOffsets:
+    @pytest.mark.parametrize("side", [32, 33])
+    def test_a_crop_lies_where_its_offset_says(self, side: int) -> None:
+        offsets = torch.tensor([[0, 0], [-4, 3], [4, -4], [-99, 99]])
+        found = cropped(places(4, side), 24, offsets)
+        first, last = (side - 24) // 2, side - 24
+        starts = [(first, first), (first - 4, first + 3), (first + 4, first - 4), (0, last)]
+        assert found.shape == (4, 1, 24, 24)
+        assert [(int(f[0, 0, 0]) // 1000, int(f[0, 0, 0]) % 1000) for f in found] == starts
+        for plane, (row, column) in zip(found, starts, strict=True):
+            assert torch.equal(plane, places(1, side)[0, :, row : row + 24, column : column + 24])
+
+    def test_no_offset_is_the_central_crop(self) -> None:
+        planes = places(2, 40)
+        assert torch.equal(cropped(planes, 24), cropped(planes, 24, torch.zeros(2, 2, dtype=torch.long)))
+        assert torch.equal(cropped(planes, 40, torch.tensor([[5, 5], [-5, 5]])), planes)
+
+    @pytest.mark.parametrize("order", ["resize_then_window", "window_then_resize"])
+    def test_cached_slices_are_cropped_off_the_centre(self, order: Order) -> None:
+        hu, offsets = textured(256, 256), torch.tensor([[-16, 16], [7, -3]])
+        whole = prepare(hu, Preprocessing(order=order, crop_px=256))
+        found = prepare_cached(hu, Preprocessing(order=order), None, offsets)
+        assert torch.equal(found[0], whole[0, :, :224, 32:])
+        assert torch.equal(found[1], whole[1, :, 23 : 23 + 224, 13 : 13 + 224])
+
+    def test_crop_comes_before_windows_or_after_them_alike(self) -> None:
+        hu = textured(256, 256)
+        images = channels(hu, Preprocessing())
+        assert torch.equal(images, channels(hu, Preprocessing(crop_px=256))[:, :, 16:240, 16:240])
