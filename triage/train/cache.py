@@ -3,7 +3,8 @@
     CACHE/ cache.json          manifest: what it holds and how it was made; there only when the cache is whole
            index.csv           one line a slice
            hu-00000.bin ...    int16 (SHARD_SLICES, size_px, size_px), little endian
-           bleeds-00000.bin .. uint8 likewise, where every pixel's truth is known (phantoms): 0, or 1 + place in SUBTYPES
+           bleeds-00000.bin .. uint8 likewise, where every pixel's truth is known (phantoms): 0, or 1 + place
+                           in SUBTYPES
            aside.csv           what was set aside, and why
 
 No name, patient ID or UID is in it: studies, series and patients are salted hashes.
@@ -34,6 +35,8 @@ SHARD_SLICES = 4096
 """Slices a shard; 512 MiB at 256 pixels."""
 
 MANIFEST, INDEX, ASIDE, JOURNAL = "cache.json", "index.csv", "aside.csv", "journal.csv"
+
+AGAIN = "run prepare again with another --out"
 
 HASH_CHARACTERS = 16
 
@@ -227,7 +230,7 @@ def open_cache(folder: Path) -> Cache:
     manifest = parse_manifest(text, folder)
     index = (folder / INDEX).read_bytes() if (folder / INDEX).is_file() else b""
     if hashlib.sha256(index).hexdigest() != manifest.files.get(INDEX):
-        raise DataError(f"{folder / INDEX}: not the one that {MANIFEST} names; run prepare again with another --out")
+        raise DataError(f"{folder / INDEX}: not the one that {MANIFEST} names; {AGAIN}")
     cache = Cache(folder, manifest, _parse_index(index.decode()), hashlib.sha256(text.encode()).hexdigest())
     if len(cache) == 0:
         raise DataError(f"{folder}: holds no slice; see {ASIDE} for the reasons")
@@ -254,10 +257,8 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
             frame, notes = Frame(**table.pop("frame")), tuple(table.pop("notes"))
             return Manifest(frame=frame, notes=notes, **table)
     except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise DataError(f"{folder / MANIFEST}: damaged ({type(e).__name__}); run prepare again with another --out") from e
-    raise DataError(
-        f"{folder}: made by preprocessing version {version}, this is version {FORMAT}; run prepare again with another --out"
-    )
+        raise DataError(f"{folder / MANIFEST}: damaged ({type(e).__name__}); {AGAIN}") from e
+    raise DataError(f"{folder}: made by preprocessing version {version}, this is version {FORMAT}; {AGAIN}")
 
 
 def _check_shards(cache: Cache) -> None:
@@ -271,7 +272,7 @@ def _check_shards(cache: Cache) -> None:
             wanted = min(SHARD_SLICES, len(cache) - begin) * size * width
             found = path.stat().st_size if path.is_file() else 0
             if found != wanted:
-                raise DataError(f"{path}: {found} bytes, not {wanted}; run prepare again with another --out")
+                raise DataError(f"{path}: {found} bytes, not {wanted}; {AGAIN}")
 
 
 def verify(cache: Cache, on_file: Callable[[str], None] = lambda _: None) -> None:
@@ -287,7 +288,7 @@ def verify(cache: Cache, on_file: Callable[[str], None] = lambda _: None) -> Non
     for name, digest in cache.manifest.files.items():
         on_file(name)
         if file_hash(cache.folder / name) != digest:
-            raise DataError(f"{cache.folder / name}: altered since it was written; run prepare again with another --out")
+            raise DataError(f"{cache.folder / name}: altered since it was written; {AGAIN}")
 
 
 def file_hash(path: Path) -> str:
@@ -349,24 +350,43 @@ class CacheWriter:
             self._note({"inputs": inputs})
 
     def _resume(self) -> None:
-        """Read the journal; what shards and journal hold beyond its last whole line is cut off by later writes."""
-        entries = []
-        good = 0
-        for line in self._journal.read_bytes().splitlines(keepends=True):
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                break
-            good += len(line)
-        os.truncate(self._journal, good)
-        if not entries or entries[0].get("inputs") != self.inputs:
+        """Read the journal; what it and the shards hold beyond its last whole line is cut off."""
+        whole = [line for line in self._journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        os.truncate(self._journal, sum(map(len, whole)))
+        if not whole:
+            self._note({"inputs": self.inputs})
+            return
+        try:
+            first, *entries = map(json.loads, whole)
+        except ValueError as e:
+            raise DataError(f"{self._journal}: damaged; name another --out or remove that folder") from e
+        if first.get("inputs") != self.inputs:
             raise DataError(
                 f"{self.folder}: holds an unfinished cache of other inputs; name another --out or remove that folder"
             )
-        for entry in entries[1:]:
+        for entry in entries:
             self.done.add(entry["unit"])
             self._lines += entry["lines"]
             self._asides += [Aside(*a) for a in entry["asides"]]
+        self._cut_shards()
+
+    def _cut_shards(self) -> None:
+        """Cut off what an interrupted unit wrote."""
+        wanted = {self.folder / shard_name("hu", i) for i in range(-(-self.n_slices // SHARD_SLICES))}
+        for path in wanted | set(self.folder.glob("*-?????.bin")):
+            kind, number = path.stem.split("-")
+            plane = self.frame.size_px**2 * (2 if kind == "hu" else 1)
+            n = min(max(0, self.n_slices - int(number) * SHARD_SLICES), SHARD_SLICES)
+            if not path.exists() or path.stat().st_size < n * plane:
+                raise DataError(f"{path}: shorter than {JOURNAL} says; name another --out or remove that folder")
+            os.truncate(path, n * plane)
+            if n == 0:
+                path.unlink()
+
+    @property
+    def n_slices(self) -> int:
+        """Slices written so far, by earlier runs too."""
+        return len(self._lines)
 
     def append(self, unit: str, slices: Sequence[CachedSlice], asides: Sequence[Aside] = ()) -> None:
         """Add a unit; its slices are ordered and belong to one study.
@@ -416,10 +436,6 @@ class CacheWriter:
         """
         _write_csv(self.folder / INDEX, [COLUMNS, *self._lines])
         _write_csv(self.folder / ASIDE, [("image", "reason"), *((a.image, a.reason) for a in self._asides)])
-        used = -(-len(self._lines) // SHARD_SLICES)
-        for path in self.folder.glob("*.bin"):
-            if int(path.stem.split("-")[1]) >= used:
-                path.unlink()  # a unit that was cut off had begun another shard
         shards = sorted(p.name for p in self.folder.glob("*.bin"))
         index = _parse_index((self.folder / INDEX).read_text(encoding="utf-8"))
         table = asdict(manifest) | {
