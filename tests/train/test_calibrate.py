@@ -37,8 +37,8 @@ def index_of(labels: np.ndarray) -> Index:
     text = np.full(n, "", np.str_)
     return Index(
         image=np.array([f"i{i}" for i in range(n)]), study=study, series=study, patient=np.char.add("p", study),
-        position_mm=(np.arange(n) % SLICES * 5.0).astype(np.float64), spacing_mm=np.full((n, 2), 0.5), thickness_mm=np.full(n, 5.0),
-        manufacturer=text, kernel=text, repairs=text, labels=labels,
+        position_mm=(np.arange(n) % SLICES * 5.0).astype(np.float64), spacing_mm=np.full((n, 2), 0.5),
+        thickness_mm=np.full(n, 5.0), manufacturer=text, kernel=text, repairs=text, labels=labels,
     )  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_the_bound_holds_for_studies_to_come() -> None:
 
 def test_too_few_positives_are_refused_with_their_number() -> None:
     p, truth = studies(11, 100)
-    with pytest.raises(DataError, match=r"11 studies with a bleed .* at least 29 are needed.*116 where .*; 18 are missing"):
+    with pytest.raises(DataError, match=r"^11 studies .* at least 29 are needed.*116 where .*; 18 are missing"):
         operating_points({ANY: p}, {ANY: truth}, Options())
     review = operating_points({ANY: p}, {ANY: truth}, Options(allow_unsupported=True))["review"]
     assert review.rule == "estimate"
