@@ -26,6 +26,23 @@ import numpy.typing as npt
 
 from triage.errors import DataError
 from triage.records import LABELS
+from triage.train.index import (
+    COLUMNS,
+    Bools,
+    CachedSlice,
+    Floats,
+    Index,
+    Rows,
+    Strings,
+    line_of,
+    parse_index,
+)
+
+__all__ = [
+    "ASIDE", "FORMAT", "INDEX", "JOURNAL", "MANIFEST", "SHARD_SLICES", "Aside", "Bools", "Cache", "CacheWriter",
+    "CachedSlice", "Floats", "Frame", "Index", "Manifest", "Rows", "Strings", "file_hash", "open_cache",
+    "parse_manifest", "read_manifest_text", "salted_hash", "shard_name", "verify", "write_atomically",
+]  # fmt: skip
 
 FORMAT = 1
 """Version of the layout and of the preprocessing before it; a reader refuses any other. Raised with every change that
@@ -39,18 +56,6 @@ MANIFEST, INDEX, ASIDE, JOURNAL = "cache.json", "index.csv", "aside.csv", "journ
 AGAIN = "run prepare again with another --out"
 
 HASH_CHARACTERS = 16
-
-NAMES = ("image", "study", "series", "patient")
-NUMBERS = ("position_mm", "row_spacing_mm", "column_spacing_mm", "thickness_mm")
-FACTS = ("manufacturer", "kernel", "repairs")
-COLUMNS = (*NAMES, *NUMBERS, *FACTS, *LABELS)
-"""Of index.csv."""
-
-Strings = npt.NDArray[np.str_]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
-"""Numbers of slices in a cache, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,63 +94,11 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedSlice:
-    """One slice on its way into a cache."""
-
-    image: str
-    """RSNA's image id, or a salted hash of the SOP Instance UID."""
-    study: str
-    series: str
-    patient: str
-    position_mm: float
-    """Along the normal of its series, towards the head; NaN where unknown."""
-    spacing_mm: tuple[float, float]
-    """Of the original pixels."""
-    thickness_mm: float
-    """NaN where unknown."""
-    labels: tuple[bool, ...]
-    """As LABELS."""
-    hu: npt.NDArray[np.int16]
-    """(size_px, size_px), framed."""
-    manufacturer: str = ""
-    kernel: str = ""
-    repairs: tuple[str, ...] = ()
-    bleeds: npt.NDArray[np.uint8] | None = None
-    """(size_px, size_px)"""
-
-
-@dataclass(frozen=True, slots=True)
 class Aside:
     """An image or series that is not in the cache, and why."""
 
     image: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Index:
-    """index.csv as columns of n slices; a study's slices lie together, caudal to cranial."""
-
-    image: Strings
-    study: Strings
-    series: Strings
-    patient: Strings
-    position_mm: Floats
-    spacing_mm: Floats
-    """(n, 2)"""
-    thickness_mm: Floats
-    manufacturer: Strings
-    kernel: Strings
-    repairs: Strings
-    labels: Bools
-    """(n, 6), columns as LABELS."""
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def take(self, rows: Rows) -> "Index":
-        """The index of some slices, in that order."""
-        return Index(**{name: column[rows] for name, column in vars(self).items()})
 
 
 def salted_hash(salt: str, *parts: str) -> str:
@@ -231,7 +184,7 @@ def open_cache(folder: Path) -> Cache:
     index = (folder / INDEX).read_bytes() if (folder / INDEX).is_file() else b""
     if hashlib.sha256(index).hexdigest() != manifest.files.get(INDEX):
         raise DataError(f"{folder / INDEX}: not the one that {MANIFEST} names; {AGAIN}")
-    cache = Cache(folder, manifest, _parse_index(index.decode()), hashlib.sha256(text.encode()).hexdigest())
+    cache = Cache(folder, manifest, parse_index(index.decode()), hashlib.sha256(text.encode()).hexdigest())
     if len(cache) == 0:
         raise DataError(f"{folder}: holds no slice; see {ASIDE} for the reasons")
     _check_shards(cache)
@@ -298,25 +251,6 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def _parse_index(text: str) -> Index:
-    reader = csv.reader(io.StringIO(text))
-    next(reader)
-    columns = list(zip(*reader, strict=True)) or [() for _ in COLUMNS]
-    by_name: dict[str, Any] = dict(zip(COLUMNS, columns, strict=True))
-    numbers: dict[str, Any] = {name: np.array(by_name[name], np.float64) for name in NUMBERS}
-    spacing = np.stack([numbers.pop("row_spacing_mm"), numbers.pop("column_spacing_mm")], axis=1)
-    labels = np.stack([np.array(by_name[label]) == "1" for label in LABELS], axis=1)
-    texts: dict[str, Any] = {name: np.array(by_name[name], np.str_) for name in (*NAMES, *FACTS)}
-    return Index(spacing_mm=spacing, labels=labels, **texts, **numbers)
-
-
-def _line(one: CachedSlice) -> list[str]:
-    numbers = [f"{v:.6g}" for v in (one.position_mm, *one.spacing_mm, one.thickness_mm)]
-    names = [one.image, one.study, one.series, one.patient]
-    facts = [one.manufacturer, one.kernel, "+".join(one.repairs)]
-    return [*names, *numbers, *facts, *("01"[v] for v in one.labels)]
 
 
 class CacheWriter:
@@ -400,7 +334,7 @@ class CacheWriter:
             planes = [getattr(one, kind) for one in slices]
             if planes and all(plane is not None for plane in planes):
                 self._write(kind, planes)
-        lines = [_line(one) for one in slices]
+        lines = [line_of(one) for one in slices]
         self._note({"unit": unit, "lines": lines, "asides": [[a.image, a.reason] for a in asides]})
         self.done.add(unit)
         self._lines += lines
@@ -437,7 +371,7 @@ class CacheWriter:
         _write_csv(self.folder / INDEX, [COLUMNS, *self._lines])
         _write_csv(self.folder / ASIDE, [("image", "reason"), *((a.image, a.reason) for a in self._asides)])
         shards = sorted(p.name for p in self.folder.glob("*.bin"))
-        index = _parse_index((self.folder / INDEX).read_text(encoding="utf-8"))
+        index = parse_index((self.folder / INDEX).read_text(encoding="utf-8"))
         table = asdict(manifest) | {
             "n_slices": len(index), "n_studies": len(set(index.study)), "n_patients": len(set(index.patient)),
             "n_aside": len(self._asides),
