@@ -1,12 +1,21 @@
-"""Networks by name: a torchvision ResNet trunk with one-logit heads; fetches no weights, imports torchvision late."""
+"""Networks by name: a trunk with one-logit heads beside each other; fetches no weights, imports torchvision late."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-"""Names a card may give; resnet152 is what the source of the method used (He 2016, arXiv 1512.03385)."""
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""Trunks of torchvision; resnet152 is what the source of the method used (He 2016, arXiv 1512.03385)."""
+
+THESIS_CNN = "thesis-cnn"
+"""The small network of the source's first experiment."""
+
+THESIS_CNN_PX = 224
+"""Its input size: fully connected layers fix it."""
+
+ARCHITECTURES = (*RESNETS, THESIS_CNN)
+"""Names a card may give."""
 
 
 class Network(nn.Module):
@@ -51,9 +60,33 @@ def build(architecture: str, heads: int) -> Network:
         raise ValueError(f"architecture {architecture!r} is not one of {', '.join(ARCHITECTURES)}")
     if heads < 1:
         raise ValueError(f"a network needs at least one head, not {heads}")
+    if architecture == THESIS_CNN:
+        return Network(_thesis_cnn(), 64, heads)
     from torchvision.models import resnet  # lazily: the trunk's layers are all that is needed of it
 
     trunk: Any = getattr(resnet, architecture)(weights=None)
     features = int(trunk.fc.in_features)
     trunk.fc = nn.Identity()
     return Network(trunk, features, heads)
+
+
+class Standardised(nn.Module):
+    """The first channel of each image, brought to mean 0 and variance 1."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, 3, size, size) -> (n, 1, size, size)."""
+        first = images[:, :1]
+        mean, deviation = first.mean(dim=(2, 3), keepdim=True), first.std(dim=(2, 3), keepdim=True)
+        return (first - mean) / deviation.clamp(min=1e-3)
+
+
+def _thesis_cnn() -> nn.Sequential:
+    """Two 8 x 8 convolutions and three fully connected layers with the head; widths are assumed, see the recipe."""
+    return nn.Sequential(
+        Standardised(),
+        nn.Conv2d(1, 16, 8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 50 * 50, 128), nn.ReLU(), nn.BatchNorm1d(128),
+        nn.Linear(128, 64), nn.ReLU(), nn.BatchNorm1d(64), nn.Dropout(0.5),
+    )  # fmt: skip

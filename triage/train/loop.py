@@ -1,0 +1,337 @@
+"""The training loop, to be read from top to bottom: fit, one epoch, the watched part, what is kept.
+
+Nothing here depends on how often a run was interrupted: draws and augmentation of a step are decided by seed, epoch and
+step alone, everything else is in the checkpoint.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from triage.errors import DataError, TrainingError
+from triage.records import ANY
+from triage.train import sampler
+from triage.train.cache import Cache, Rows
+from triage.train.checkpoint import load_checkpoint, save_checkpoint
+from triage.train.data import RawBatch, batch_of, check_suits, coarse, read_ahead, step_generator
+from triage.train.distributed import World, barrier, joined, shared, summed
+from triage.train.journal import Journal, facts_of
+from triage.train.learner import AUTOCAST, Learner, Start, build_learner, loss_of, rate_at, training_mode
+from triage.train.recipes import Recipe
+from triage.train.runs import BEST, CHECKPOINT, RECIPE, Run, open_run, write_run, write_weights
+from triage.train.scores import score
+from triage.train.splits import parts_of, require_positives
+
+LOG_STEPS = 20
+"""A line of metrics and a look at the loss every so many steps."""
+
+SAVE_S = 300.0
+"""Within an epoch a checkpoint is written so often."""
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """How far a run is, for whoever watches."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean of the epoch so far."""
+    images_per_s: float
+    epoch_line: dict[str, Any] | None = None
+    """At an epoch's end, what is logged of it."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What is not part of the recipe."""
+
+    device: torch.device = CPU
+    resume: bool = False
+    start: Start = field(default_factory=Start)
+    stop_after: int = 0
+    """End after so many epochs, to be resumed; 0: do all."""
+    command: str = ""
+    """As typed, for the record."""
+    on_event: Callable[[Event], None] = lambda _: None
+
+
+def fit(recipe: Recipe, cache: Cache, folder: Path, options: FitOptions) -> Run:
+    """Train.
+
+    Args:
+        recipe: What to do.
+        cache: What to train on.
+        folder: Of the run; new, or with `options.resume` one to go on with.
+        options: The rest.
+
+    Returns:
+        The run. Ctrl-C (KeyboardInterrupt) goes through after a checkpoint.
+
+    Raises:
+        DataError: Recipe, cache and run do not go together, or a part is empty or without positives.
+        TrainingError: Out of memory, or the loss is not a number; the last good checkpoint stands.
+    """
+    check_suits(recipe.preprocessing, cache)
+    if recipe.place_weight and not cache.has_bleeds:
+        raise DataError(f"{cache.folder}: does not know where bleeds lie; train with --set place_weight=0")
+    parts = parts_of(recipe, cache.index)
+    require_positives(parts["train"], cache.index, recipe.labels)
+    with joined(options.device) as world:
+        work = _Work(recipe, cache, folder, options, world, parts)
+        try:
+            _train(work)
+        except torch.OutOfMemoryError as e:
+            raise TrainingError(_memory(recipe)) from e
+        except RuntimeError as e:
+            if "memory" in str(e).lower():
+                raise TrainingError(_memory(recipe)) from e
+            raise
+    return open_run(folder)
+
+
+def watched_part(recipe: Recipe) -> str:
+    """The part that schedule and selection look at: validation; or, as the source did, the test part."""
+    return "validation" if recipe.split == "patient" else "test"
+
+
+def _memory(recipe: Recipe) -> str:
+    return f"out of memory with a batch of {recipe.batch}; start again with --set batch={max(1, recipe.batch // 2)}"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What stays the same during a run."""
+
+    recipe: Recipe
+    cache: Cache
+    folder: Path
+    options: FitOptions
+    world: World
+    parts: dict[str, Rows]
+
+    @property
+    def device(self) -> torch.device:
+        """Of this process."""
+        kind = self.options.device.type
+        several = kind == "cuda" and self.world.size > 1
+        return torch.device("cuda", self.world.local_rank) if several else self.options.device
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Whole batches of all processes together; a last one of a single slice is left out, as it has no variance."""
+        n = self.recipe.draws or len(self.parts["train"])
+        whole, rest = divmod(n, self.recipe.batch)
+        return max(1, whole + (rest > self.world.size))
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        steps = self.steps_an_epoch * self.recipe.epochs
+        return min(steps, self.recipe.max_steps) if self.recipe.max_steps else steps
+
+
+def _train(work: _Work) -> None:
+    recipe, options, world = work.recipe, work.options, work.world
+    if recipe.batch % world.size:
+        raise DataError(f"batch {recipe.batch} cannot be shared by {world.size} processes; make it a multiple of that")
+    _deterministic(recipe)
+    if not options.resume and (work.folder / RECIPE).exists():
+        raise DataError(f"{work.folder}: holds a run already; go on with --resume or name another --out")
+    learner = build_learner(recipe, work.device, work.total_steps, None if options.resume else options.start)
+    if options.resume:
+        learner.restore(load_checkpoint(work.folder / CHECKPOINT, recipe, work.cache.identity))
+    else:
+        torch.manual_seed(recipe.seed + world.rank)  # dropout differs between processes
+    model: nn.Module = DistributedDataParallel(learner.model) if world.size > 1 else learner.model
+    if recipe.compiled:
+        model = torch.compile(model)  # type: ignore[assignment]  # it stays callable as a module
+    journal = Journal(work.folder if world.is_first else None)
+    facts = facts_of(learner, work.cache, work.parts, (options.command, world.size))
+    if world.is_first:
+        write_run(work.folder, recipe, facts | {"finished": False})
+    with journal:
+        while learner.epoch < recipe.epochs and learner.step < work.total_steps:
+            if options.stop_after and learner.epoch >= options.stop_after:
+                return
+            begin = time.monotonic()
+            _one_epoch(work, learner, model, journal)
+            line = _end_epoch(work, learner, time.monotonic() - begin)
+            if world.is_first:
+                journal.write(line)
+                done = {"epochs": learner.epoch, "steps": learner.step, "seconds": round(learner.seconds, 1),
+                        "best_epoch": int(learner.best["epoch"])}  # fmt: skip
+                ended = learner.epoch >= recipe.epochs or learner.step >= work.total_steps
+                write_run(work.folder, recipe, facts | done | {"finished": ended})
+                options.on_event(_event(work, learner, float(line["train_loss"]), 0.0, line))
+
+
+def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal) -> None:
+    """Train the rest of an epoch; Ctrl-C saves and goes through."""
+    recipe, world = work.recipe, work.world
+    share = recipe.batch // world.size
+    rows = work.parts["train"]
+    weights = sampler.weights(work.cache.index.labels[rows], recipe)
+    drawn = rows[sampler.draws(weights, recipe, learner.epoch, world.rank, world.size)]
+    last = min(work.steps_an_epoch, learner.step_in_epoch + work.total_steps - learner.step)
+    batches = [drawn[share * k : share * (k + 1)] for k in range(learner.step_in_epoch, last)]
+    training_mode(learner.model)
+    begin = saved = time.monotonic()
+    first = learner.step
+    try:
+        for raw in read_ahead(work.cache, batches, recipe.place_weight > 0):
+            loss = _one_step(work, learner, model, raw)
+            learner.losses[0] += loss
+            learner.losses[1] += 1
+            learner.step += 1
+            learner.step_in_epoch += 1
+            if learner.step % LOG_STEPS == 0 or learner.step == work.total_steps:
+                mean = float(learner.losses[0]) / learner.losses[1]
+                _check(mean, learner, work)
+                per_s = (learner.step - first) * recipe.batch / (time.monotonic() - begin)
+                journal.write({"event": "step", "step": learner.step, "epoch": learner.epoch + 1, "train_loss": mean,
+                               "learning_rate": rate(learner), "images_per_s": round(per_s, 1)})  # fmt: skip
+                if world.is_first:
+                    work.options.on_event(_event(work, learner, mean, per_s, None))
+            if time.monotonic() - saved > SAVE_S:
+                saved = time.monotonic()
+                _save(work, learner)
+    except KeyboardInterrupt:
+        learner.seconds += time.monotonic() - begin
+        _save(work, learner)
+        raise
+    learner.seconds += time.monotonic() - begin
+
+
+def _one_step(work: _Work, learner: Learner, model: nn.Module, raw: RawBatch) -> Any:
+    """One batch: forward, loss, backward, step. Returns the loss, on its device (a number on a CPU)."""
+    recipe = work.recipe
+    rng = step_generator(work.device, recipe.seed, learner.epoch, learner.step_in_epoch, work.world.rank)
+    batch = batch_of(raw, recipe, work.device, rng)
+    if learner.step < recipe.coarse_share * learner.total_steps:
+        batch = coarse(batch, recipe.coarse_px)
+    images = batch.images
+    if recipe.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    if recipe.schedule == "cosine":
+        for group in learner.optimiser.param_groups:
+            group["lr"] = rate_at(recipe, learner.step, learner.total_steps)
+    with torch.autocast(work.device.type, AUTOCAST[recipe.precision], enabled=recipe.precision != "fp32"):
+        answers = model(images)
+    loss = loss_of(recipe, answers, batch)
+    learner.optimiser.zero_grad(set_to_none=True)
+    learner.scaler.scale(loss).backward()
+    if recipe.clip_norm:
+        learner.scaler.unscale_(learner.optimiser)
+        nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip_norm)
+    learner.scaler.step(learner.optimiser)
+    learner.scaler.update()
+    return float(loss.detach()) if work.device.type == "cpu" else loss.detach()
+
+
+def _end_epoch(work: _Work, learner: Learner, seconds: float) -> dict[str, Any]:
+    """Look at the watched part, move the schedule, keep the weights; what is logged of the epoch."""
+    recipe, world = work.recipe, work.world
+    total, number = summed([float(v) for v in learner.losses], world, work.device)
+    train_loss = total / max(number, 1)
+    _check(train_loss, learner, work)
+    line: dict[str, Any] = {"watched_loss": math.nan, "f1": math.nan}
+    if world.is_first:
+        line = watched(recipe, work.cache, work.parts[watched_part(recipe)], learner)
+    line["watched_loss"], line["f1"] = shared([line["watched_loss"], line["f1"]], world, work.device)
+    learning_rate = rate(learner)
+    if learner.plateau:
+        learner.plateau.step(line["watched_loss"])
+    learner.epoch += 1
+    learner.step_in_epoch, learner.losses = 0, [0.0, 0.0]
+    value = {"best_f1": -line["f1"], "best_loss": line["watched_loss"], "last": -learner.epoch}[recipe.select]
+    if not learner.best or value < learner.best["value"]:
+        learner.best = {"value": float(value), "epoch": float(learner.epoch)}
+        if world.is_first:
+            write_weights(work.folder / BEST, learner.network.state_dict(), learner.epoch)
+    _save(work, learner)
+    barrier(world)
+    return {
+        "event": "epoch", "epoch": learner.epoch, "step": learner.step, "train_loss": train_loss, **line,
+        "watched_part": watched_part(recipe), "learning_rate": learning_rate, "seconds": round(seconds, 2),
+    }  # fmt: skip
+
+
+def watched(recipe: Recipe, cache: Cache, rows: Rows, learner: Learner) -> dict[str, Any]:
+    """Measure a part as training goes on: loss, accuracy, macro F1 at 0.5, AUROC by label."""
+    learner.model.eval()
+    device = (learner.device, recipe.precision)
+    scores = score(learner.network, recipe.labels, (cache, rows, recipe.preprocessing), device)
+    truth = cache.index.labels[rows]
+    losses, f1, accuracy, areas = [], [], [], {}
+    for label, column in zip(recipe.labels, recipe.columns, strict=True):
+        counted = np.ones(len(rows), bool) if label == ANY else truth[:, 0]
+        logits, y = scores.column(label)[counted], truth[counted, column]
+        losses.append(recipe.loss_weights[column] * float(np.mean(np.logaddexp(0, logits) - y * logits)))
+        said = logits >= 0
+        accuracy.append(float(np.mean(said == y)))
+        f1 += [_f1(said, y), _f1(~said, ~y)] if len(recipe.labels) == 1 else [_f1(said, y)]
+        areas[label] = _auroc(logits, y)
+    return {
+        "watched_loss": sum(losses), "f1": float(np.mean(f1)), "accuracy": float(np.mean(accuracy)), "auroc": areas,
+    }  # fmt: skip
+
+
+def _f1(said: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
+    """0 where there is neither a hit nor a miss."""
+    return float(2 * (said & truth).sum() / max(int(said.sum() + truth.sum()), 1))
+
+
+def _auroc(p: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float | None:
+    """How often a positive ranks above a negative; None without either. Here scikit-learn need not be there."""
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    if not positive or not negative:
+        return None
+    above = rankdata(p)[truth].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
+
+
+def _check(loss: float, learner: Learner, work: _Work) -> None:
+    """Stop before weights that are not numbers are saved."""
+    if not math.isfinite(loss):
+        kept = f"the last good checkpoint is of epoch {learner.epoch}" if learner.epoch else "no epoch had ended"
+        raise TrainingError(
+            f"the loss is not a number at step {learner.step} (learning rate {rate(learner):g}); {kept}; start again "
+            f"with a lower --set learning_rate or --set clip_norm=1 ({work.folder.name})"
+        )
+
+
+def _save(work: _Work, learner: Learner) -> None:
+    if work.world.is_first and math.isfinite(float(learner.losses[0])):
+        learner.losses = [float(learner.losses[0]), learner.losses[1]]
+        save_checkpoint(work.folder / CHECKPOINT, learner, work.cache.identity)
+
+
+def rate(learner: Learner) -> float:
+    """The learning rate in force."""
+    return float(learner.optimiser.param_groups[0]["lr"])
+
+
+def _event(work: _Work, learner: Learner, loss: float, per_s: float, line: dict[str, Any] | None) -> Event:
+    epoch = learner.epoch + (line is None)
+    return Event(learner.step, work.total_steps, epoch, loss, per_s, line)
+
+
+def _deterministic(recipe: Recipe) -> None:
+    torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not recipe.deterministic
+
