@@ -41,6 +41,9 @@ SETTINGS: Any = {
 
 WIDTH_IN = 10.4
 
+COLUMNS = 3
+"""Panels side by side."""
+
 
 def training_curves(epochs: Sequence[Document], name: str) -> str:
     """Loss trained on, loss watched and figures watched, by epoch; as the source shows them.
@@ -116,12 +119,11 @@ def reliability(document: Document, unit: str) -> str:
         SVG.
     """
     labels = document[f"by_{unit}"]["labels"]
-    columns = min(3, len(labels))
-    lines = -(-len(labels) // columns)
+    lines = -(-len(labels) // COLUMNS)
     with mpl.rc_context(SETTINGS):
         roomy = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.06)
-        figure = Figure((WIDTH_IN * columns / 3, 3.1 * lines), layout=roomy)
-        panels = np.ravel(np.asarray(figure.subplots(lines, columns)))
+        figure = Figure((WIDTH_IN, 3.3 * lines), layout=roomy)
+        panels = np.ravel(np.asarray(figure.subplots(lines, COLUMNS)))
         for axes, (label, figures) in zip(panels, labels.items(), strict=False):
             _reliability_panel(axes, label, figures)
         for axes in panels[len(labels) :]:

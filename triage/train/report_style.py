@@ -45,7 +45,8 @@ footer { margin-top: 40px; padding-top: 8px; border-top: 1px solid var(--line); 
 @media print {
   body { font-size: 10.5pt; } main { max-width: none; padding: 0; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  h2, h3 { break-after: avoid; } tr, figure, .plot, .tiles div { break-inside: avoid; }
+  h2, h3, section > p { break-after: avoid; } .tiles div { flex-basis: 110px; }
+  tr, figure, .plot, .tiles div { break-inside: avoid; }
   .wide { overflow: visible; } table { font-size: 8.5pt; } th, td { padding: 3px 5px; }
 }
 """
