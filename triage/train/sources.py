@@ -35,7 +35,7 @@ class ImageFile:
     @property
     def stem(self) -> str:
         """RSNA's image id."""
-        return Path(self.path).stem
+        return os.path.splitext(self.path.rpartition("/")[2])[0]  # noqa: PTH122 (a Path takes ten times as long)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def find_files(folder: Path, suffix: str = "") -> list[ImageFile]:
         return name.lower().endswith(suffix) if suffix else not name.startswith(".") and name != "DICOMDIR"
 
     files = [
-        ImageFile(os.path.relpath(entry.path, folder).replace(os.sep, "/"), entry.stat().st_size)
+        ImageFile(entry.path[len(str(folder)) :].replace(os.sep, "/").lstrip("/"), entry.stat().st_size)
         for entry in _entries(folder)
         if is_wanted(entry.name)
     ]
@@ -227,7 +227,8 @@ def plan(
             f"{labels.path}: names none of the {len(images)} images that can be read; name the labels of these images"
         )
     have = set(keys.values())
-    truths = {key: tuple(map(bool, labels.truth[row])) for key, row in rows.items() if key in have}
+    lines = labels.truth.tolist()
+    truths = {key: tuple(lines[row]) for key, row in rows.items() if key in have}
     units = tuple(_unit(groups[study], images, (keys, truths, by_study), slab_mm) for study in sorted(groups))
     asides = tuple(Aside(_file_name(one.path, labels, salt), one.reason) for one in named if one.names is None)
     return Plan(
