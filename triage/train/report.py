@@ -134,7 +134,8 @@ def _cells(one: Document) -> list[str]:
 
 
 def _with(value: float | None, between: Sequence[float | None]) -> str:
-    return f"{figure(value)} <small>{interval(between)}</small>"
+    shown = interval(between)
+    return figure(value) + (f" <small>{shown}</small>" if shown else "")
 
 
 def _source(source: Document) -> str:
@@ -172,14 +173,13 @@ def _confusion(confusion: Document) -> str:
     head = ("slices that show", "n", *(f"answered {name}" for name in confusion["columns"]))
     rows = []
     for name, n, counts in zip(confusion["rows"], confusion["n"], confusion["counts"], strict=True):
-        rows.append([text(name), count(n), *(_shaded(k, n) for k in counts)])
+        if n:
+            rows.append([text(name), count(n), *(_shaded(k, n) for k in counts)])
     told = "Share of the slices of each row at or above 0.5 for each column; a slice can get several answers."
     return f'<p class="quiet">{told}</p>' + table(head, rows, "figures shaded")
 
 
 def _shaded(k: int, n: int) -> str:
-    if not n:
-        return DASH
     return f'<span class="shade" style="--share:{k / n:.3f}">{percent(k / n)} <small>{count(k)}</small></span>'
 
 
