@@ -234,7 +234,7 @@ def _one_step(work: _Work, learner: Learner, model: nn.Module, raw: RawBatch) ->
         answers = model(images)
     loss = loss_of(recipe, answers, batch)
     learner.optimiser.zero_grad(set_to_none=True)
-    learner.scaler.scale(loss).backward()
+    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if recipe.clip_norm:
         learner.scaler.unscale_(learner.optimiser)
         nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip_norm)
