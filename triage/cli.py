@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -26,6 +26,9 @@ from triage.logs import configure_logging
 from triage.records import SUBTYPES
 from triage.store import analysis, outbox, queries
 from triage.store.db import Database, open_database
+
+if TYPE_CHECKING:
+    from triage.activation import Activation
 
 log = logging.getLogger(__name__)
 
@@ -291,6 +294,28 @@ def verify(context: typer.Context) -> None:
     raise typer.Exit(FAILED if failed else DONE)
 
 
+@models_app.command()
+def activate(
+    pack: Annotated[Path, typer.Argument(help="Folder of the pack, or its name beside the configured one.")],
+    config: ConfigOption = None,
+) -> None:
+    """Verify a pack and configure the node with it; the present one is kept for rollback."""
+    from triage.activation import activate as change
+
+    path = config or DEFAULT_CONFIG
+    folder = pack if pack.is_dir() else load_config(path).model.pack.parent / pack
+    _told(change(path, folder), path)
+
+
+@models_app.command()
+def rollback(config: ConfigOption = None) -> None:
+    """Configure the node with the pack it had before the last activate; repeat to go further back."""
+    from triage.activation import rollback as change
+
+    path = config or DEFAULT_CONFIG
+    _told(change(path), path)
+
+
 @app.command()
 def doctor(config: ConfigOption = None) -> None:
     """Check configuration, disk, database, model pack, GPU and destinations: one line each, with the mend."""
@@ -340,6 +365,15 @@ def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise TriageError(f"{path}: no such file or folder")
     return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def _told(done: "Activation", path: Path) -> None:
+    print("\n  ".join(done.lines))
+    if done.former == done.active:
+        print(f"{path} names this pack already; nothing is changed")
+        return
+    print(f"{path}: model.pack was {done.former}, is {done.active}")
+    print("Start the node again to serve it; `triage models rollback` goes back. Results say which pack made them.")
 
 
 def _progress(items: Iterable[T], text: str, total: int | None = None) -> Iterable[T]:
