@@ -89,6 +89,7 @@ def test_the_card_is_filled_from_the_run(shared: tuple[Path, Card], phantom_cach
     assert any("AN ESTIMATE ONLY" in note for note in card.performance.notes)
     assert any("review threshold is not supported" in limit for limit in card.limits)
     assert card.limits[0].startswith("Trained on no patient")
+    assert any(note.startswith("Not calibrated, for no study of the part") for note in card.performance.notes)
 
 
 def test_performance_is_that_of_the_stored_weights_on_the_test_part(

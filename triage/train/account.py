@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from triage.nn.card import Training
+from triage.records import ANY, LABELS
 from triage.train.cache import Rows
 from triage.train.calibrate import Calibrated
 from triage.train.phantoms import LAYOUT as PHANTOMS
@@ -32,6 +33,12 @@ PHANTOM_LIMITS = (
 RSNA_LIMITS = ("Trained on RSNA 2019 data, whose licence allows non-commercial use only.",)
 
 LIMITS = ("It informs who reads first and never diagnoses; a study that it does not flag may show a bleed.",)
+
+STARTS = ("pretrained", "init")
+"""Facts of a run that name what its weights began from."""
+
+REVIEWED = {ANY: "review"}
+"""Operating point of a label where it is not named for the label."""
 
 RULES = {
     "bound": "lower one-sided 95 % bound of sensitivity {bound:.3f}, asked for was {target:g}",
@@ -71,11 +78,13 @@ def _run_text(run: Run) -> str:
     changed = ", ".join(f"{key} {_value(recipe, key)} (was {was})" for key, was in recipe.overrides.items())
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     command = without_paths(str(facts.get("command", "")))
+    began = [f"{key} {Path(str(facts[key])).name}" for key in STARTS if isinstance(facts.get(key), str) and facts[key]]
     parts = [
         f"{command}: recipe {recipe.name}" if command else f"recipe {recipe.name}",
         f"changed: {changed}" if changed else "as it stands",
         f"seed {recipe.seed}, {facts.get('steps', 0)} steps of {recipe.batch} slices, {facts.get('epochs', 0)} epochs",
         f"weights of epoch {facts.get('best_epoch', '?')} ({recipe.select})",
+        f"started from {' and '.join(began)}" if began else "",
         f"{facts.get('seconds', 0):.0f} s on {facts.get('device', 'an unknown device')} in {recipe.precision}",
         versions,
     ]
@@ -135,12 +144,15 @@ def notes(trained: Trained, result: Calibrated) -> tuple[str, ...]:
     told = [
         f"Calibrated on part {result.part}: {result.n_studies} studies, {result.n_slices} slices, "
         f"{result.prevalence:.1%} of studies with a bleed; calibration error of P(any) by slice "
-        f"{result.error_before['any']:.3f} before, {result.error_after['any']:.3f} after.",
+        f"{result.error_before[ANY]:.3f} before, {result.error_after[ANY]:.3f} after.",
     ]
     for name in ("review", "urgent"):
         point = result.operating_points[name]
         rule = RULES[point.rule].format(**{k: getattr(point, k) for k in point.__slots__})
         told.append(f"Threshold {name} {point.threshold:g}: {rule}; {point.n_positive} studies with a bleed.")
+    bare = [label for label in LABELS if not result.operating_points[REVIEWED.get(label, label)].n_positive]
+    if bare:
+        told.append(f"Not calibrated, for no study of the part shows it: {', '.join(bare)}.")
     if result.site_prevalence:
         told.append(
             f"Study probabilities of any bleed are shifted by {result.site_shift:+.3f} log odds to a prevalence of "
