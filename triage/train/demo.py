@@ -85,8 +85,9 @@ def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
     found = evaluate(Request(pack=request.out, part="all", cache=shifted.folder), bar.update)
     write_report(request.work / "report-shifted", found.document, found.pictures)
     card = read_card(request.out)
-    told = ", ".join(f"{label} {number(found.document['slices'][label]['auroc'])} / {number(one['auroc'])}"
-                     for label, one in found.document["studies"].items())  # fmt: skip
+    slices, studies = (found.document[key]["labels"] for key in ("by_slice", "by_study"))
+    told = ", ".join(f"{label} {number(slices[label]['auroc'])} / {number(one['auroc'])}"
+                     for label, one in studies.items())  # fmt: skip
     note = (
         f"On {request.shifted} phantoms of other anatomy and more noise (profile {SHIFTED.name}, seeds "
         f"{shifted_seeds.start} to {shifted_seeds.stop - 1}): AUROC by slice / by study: {told}."

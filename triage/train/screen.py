@@ -14,9 +14,9 @@ from triage.train.recipes import Recipe
 def summary(document: dict[str, Any]) -> list[str]:
     """The figures of a report in lines for a terminal."""
     lines = [document["leakage"]] if document.get("leakage") else []
-    for unit, heading in (("slices", "by slice"), ("studies", "by study")):
-        for label, one in document[unit].items():
-            told = ", ".join(f"{name} {number(one.get(key))}" for name, key in
+    for key, heading in (("by_slice", "by slice"), ("by_study", "by study")):
+        for label, one in document[key]["labels"].items():
+            told = ", ".join(f"{name} {number(one[figure])}" for name, figure in
                              (("AUROC", "auroc"), ("AP", "average_precision"), ("F1", "f1")))  # fmt: skip
             lines.append(f"{heading} {label}: {told} ({one['positives']} of {one['n']} positive)")
     return lines
