@@ -16,5 +16,5 @@ SMALL_PIXELS = {
 
 def small(name: str, **changes: str) -> Recipe:
     """A recipe at the size of the small cache, quick enough for a test."""
-    quick = {"batch": "16", "epochs": "2", "draws": "64"}
+    quick = {"batch": "16", "epochs": "2", "draws": "32"}
     return overridden(recipe_named(name), SMALL_PIXELS | quick | changes)

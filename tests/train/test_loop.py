@@ -32,7 +32,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_four_epochs_straight_and_two_and_two_give_identical_weights(phantom_cache: Cache, tmp_path: Path) -> None:
-    recipe = small("demo", epochs="4", draws="32")
+    recipe = small("demo", epochs="4")
     straight = fit(recipe, phantom_cache, tmp_path / "straight", FitOptions())
     fit(recipe, phantom_cache, tmp_path / "parts", FitOptions(stop_after=2))
     assert open_run(tmp_path / "parts").facts["finished"] is False
@@ -78,11 +78,11 @@ def test_a_run_writes_down_what_it_did(phantom_cache: Cache, tmp_path: Path) -> 
     run = fit(small("demo"), phantom_cache, tmp_path / "run",
               FitOptions(command="triage-train fit ...", on_event=events.append))  # fmt: skip
     facts = run.facts
-    assert (facts["command"], facts["epochs"], facts["steps"], facts["best_epoch"]) == ("triage-train fit ...", 2, 8, 2)
+    assert (facts["command"], facts["epochs"], facts["steps"], facts["best_epoch"]) == ("triage-train fit ...", 2, 4, 2)
     assert facts["manifest_sha256"] == phantom_cache.identity
     assert set(facts["split"]) == {"train", "validation", "calibration", "test"}
     assert [e.epoch_line["epoch"] for e in events if e.epoch_line] == [1, 2]
-    assert events[-1].step == events[-1].total_steps == 8
+    assert events[-1].step == events[-1].total_steps == 4
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["epoch", "step", "epoch"]
     assert any((run.folder / "tensorboard").glob("events.*"))
@@ -125,27 +125,29 @@ def test_only_the_stated_part_is_trained(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_and_channels_last_train(phantom_cache: Cache, tmp_path: Path, precision: str) -> None:
-    recipe = small("demo", precision=precision, channels_last="true", clip_norm="1.0", epochs="1")
+    recipe = small("triage-binary", pretrained="false", precision=precision, channels_last="true", clip_norm="1.0",
+                   batch="2", draws="4", epochs="1", **{"preprocessing.crop_px": "32"})  # fmt: skip
     run = fit(recipe, phantom_cache, tmp_path / "run", FitOptions())
     assert math.isfinite(epochs_of(run)[0]["train_loss"])
 
 
 def test_max_steps_ends_a_run(phantom_cache: Cache, tmp_path: Path) -> None:
     run = fit(small("demo", max_steps="3"), phantom_cache, tmp_path / "run", FitOptions())
-    assert (run.facts["steps"], run.facts["finished"], len(epochs_of(run))) == (3, True, 1)
+    assert (run.facts["steps"], run.facts["finished"], len(epochs_of(run))) == (3, True, 2)
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     phantom_cache: Cache, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    recipe = small("triage-binary", pretrained="false", optimiser="sgd", schedule="constant", precision="fp32", epochs="1")
+    recipe = small("triage-binary", pretrained="false", optimiser="sgd", schedule="constant", precision="fp32",
+                   epochs="1")  # fmt: skip
     fit(recipe, phantom_cache, folder, FitOptions())
     good = weights(folder)
+    state = torch.load(folder / CHECKPOINT, weights_only=True)
+    state["learner"]["optimiser"]["param_groups"][0]["lr"] = 1e30
+    torch.save(state, folder / CHECKPOINT)
     with pytest.raises(TrainingError, match=r"not a number at step \d+ .* last good checkpoint is of epoch 1"):
-        state = torch.load(folder / CHECKPOINT, weights_only=True)
-        state["learner"]["optimiser"]["param_groups"][0]["lr"] = 1e30
-        torch.save(state, folder / CHECKPOINT)
         fit(replace(recipe, epochs=3), phantom_cache, folder, FitOptions(resume=True))
     assert same(weights(folder), good)
 
@@ -183,13 +185,15 @@ def test_what_does_not_go_together_is_refused(phantom_cache: Cache, tmp_path: Pa
             fit(recipe, phantom_cache, where, options)
 
     refused(recipe, "holds a run already; go on with --resume", FitOptions())
-    refused(small("demo", learning_rate="0.1"), "another recipe .learning_rate was 0.002, is 0.1", FitOptions(resume=True))
-    refused(small("demo", epochs="9"), "another recipe .epochs was 2, is 9", FitOptions(resume=True))
-    refused(recipe, "no checkpoint", FitOptions(resume=True), tmp_path / "none")
+    again = FitOptions(resume=True)
+    refused(small("demo", learning_rate="0.1"), "another recipe .learning_rate was 0.002, is 0.1", again)
+    refused(small("demo", epochs="9"), "another recipe .epochs was 2, is 9", again)
+    refused(recipe, "no checkpoint", again, tmp_path / "none")
     (folder / CHECKPOINT).write_bytes(b"nothing")
-    refused(recipe, "damaged", FitOptions(resume=True))
-    refused(small("triage-binary"), "starts from pretrained weights: .* --pretrained none", FitOptions(), tmp_path / "a")
-    refused(small("demo", batch="1", draws="1", **{"architecture": "thesis-cnn"}), "224 px", FitOptions(), tmp_path / "b")
+    refused(recipe, "damaged", again)
+    new, other = FitOptions(), tmp_path / "other"
+    refused(small("triage-binary"), "starts from pretrained weights: .* --pretrained none", new, other)
+    refused(small("demo", **{"architecture": "thesis-cnn"}), "224 px", new, other)
 
 
 def test_weights_of_torchvision_are_taken_when_their_hash_is_the_stated_one(

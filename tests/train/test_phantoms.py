@@ -8,7 +8,7 @@ from triage.errors import DataError
 from triage.nn.preprocess import Preprocessing, framed
 from triage.phantom import PhantomSpec, generate
 from triage.records import SUBTYPES
-from triage.train.cache import Frame, verify
+from triage.train.cache import Frame, open_cache, verify
 from triage.train.phantoms import PhantomData, write_phantoms
 
 SPEC = PhantomSpec(size_px=96, n_slices=6, p_bleed=1.0)
@@ -46,8 +46,6 @@ def test_the_same_bytes_from_any_number_of_processes_and_after_an_interruption(t
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path / "other", DATA, workers=2, on_study=stop)
     with pytest.raises(DataError, match="not finished"):
-        from triage.train.cache import open_cache
-
         open_cache(tmp_path / "other")
     other = write_phantoms(tmp_path / "other", DATA, workers=2, on_study=lambda done, _: seen.append(done))
     assert other.identity == straight.identity

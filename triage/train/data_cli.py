@@ -44,7 +44,8 @@ def prepare(
             if p.needed_bytes and not announced:
                 announced.append(p)
                 bar.say(f"{p.n_slices:,} slices, {p.needed_bytes / 1e9:,.1f} GB to write")
-            bar.update(PHASES[p.phase], p.done, p.total, f"{p.slices:,} slices, {p.aside} set aside" if p.slices else "")
+            more = f"{p.slices:,} slices, {p.aside} set aside" if p.slices else ""
+            bar.update(PHASES[p.phase], p.done, p.total, more)
 
         cache = make(images, labels, out, options, show)
     tell_cache(cache)
