@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed (a run stopped, a pack is worse), 2 wrong usage, da
 import importlib.util
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -157,6 +158,8 @@ def fit(
         )  # fmt: skip
         done = train(chosen, data, out, options)
     facts = done.facts
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes speaks
     print(
         f"{out}: {facts['epochs']} epochs, {facts['steps']} steps, {facts['seconds']:.0f} s; weights of epoch "
         f"{facts.get('best_epoch', '?')}"

@@ -38,6 +38,9 @@ SAVE_S = 300.0
 """Within an epoch a checkpoint is written so often."""
 
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What RuntimeErrors of PyTorch say when memory does not suffice; CUDA has an exception of its own."""
+
 CPU = torch.device("cpu")
 
 
@@ -95,10 +98,10 @@ def fit(recipe: Recipe, cache: Cache, folder: Path, options: FitOptions) -> Run:
         work = _Work(recipe, cache, folder, options, world, parts)
         try:
             _train(work)
-        except torch.OutOfMemoryError as e:
+        except (torch.OutOfMemoryError, MemoryError) as e:
             raise TrainingError(_memory(recipe)) from e
         except RuntimeError as e:
-            if "memory" in str(e).lower():
+            if any(text in str(e).lower() for text in OUT_OF_MEMORY):
                 raise TrainingError(_memory(recipe)) from e
             raise
     return open_run(folder)
@@ -150,7 +153,7 @@ def _train(work: _Work) -> None:
     if recipe.batch % world.size:
         raise DataError(f"batch {recipe.batch} cannot be shared by {world.size} processes; make it a multiple of that")
     _deterministic(recipe)
-    if not options.resume and (work.folder / RECIPE).exists():
+    if not options.resume and world.is_first and (work.folder / RECIPE).exists():
         raise DataError(f"{work.folder}: holds a run already; go on with --resume or name another --out")
     learner = build_learner(recipe, work.device, work.total_steps, None if options.resume else options.start)
     if options.resume:
@@ -161,11 +164,11 @@ def _train(work: _Work) -> None:
     if recipe.compiled:
         model = torch.compile(model)  # type: ignore[assignment]  # it stays callable as a module
     journal = Journal(work.folder if world.is_first else None)
-    facts = facts_of(learner, work.cache, work.parts, (options.command, world.size))
+    facts = facts_of(learner, work.cache, work.parts, (options.command, world.size)) | _origin(work)
     if world.is_first:
-        write_run(work.folder, recipe, facts | {"finished": False})
+        write_run(work.folder, recipe, facts | _progress(work, learner))
     with journal:
-        while learner.epoch < recipe.epochs and learner.step < work.total_steps:
+        while not _is_finished(work, learner):
             if options.stop_after and learner.epoch >= options.stop_after:
                 return
             begin = time.monotonic()
@@ -173,11 +176,31 @@ def _train(work: _Work) -> None:
             line = _end_epoch(work, learner, time.monotonic() - begin)
             if world.is_first:
                 journal.write(line)
-                done = {"epochs": learner.epoch, "steps": learner.step, "seconds": round(learner.seconds, 1),
-                        "best_epoch": int(learner.best["epoch"])}  # fmt: skip
-                ended = learner.epoch >= recipe.epochs or learner.step >= work.total_steps
-                write_run(work.folder, recipe, facts | done | {"finished": ended})
+                write_run(work.folder, recipe, facts | _progress(work, learner))
                 options.on_event(_event(work, learner, float(line["train_loss"]), 0.0, line))
+
+
+def _is_finished(work: _Work, learner: Learner) -> bool:
+    return learner.epoch >= work.recipe.epochs or learner.step >= work.total_steps
+
+
+def _progress(work: _Work, learner: Learner) -> dict[str, Any]:
+    """How far a run is, for run.json."""
+    best = {"best_epoch": int(learner.best["epoch"])} if learner.best else {}
+    return best | {
+        "epochs": learner.epoch, "steps": learner.step, "seconds": round(learner.seconds, 1),
+        "finished": _is_finished(work, learner),
+    }  # fmt: skip
+
+
+def _origin(work: _Work) -> dict[str, Any]:
+    """What the weights started from; a resumed run keeps what its beginning wrote."""
+    if work.options.resume:
+        facts = open_run(work.folder).facts
+        return {key: facts[key] for key in ("pretrained", "init") if key in facts}
+    start = work.options.start
+    told = {"pretrained": f"{start.pretrained.name}, sha256 {start.sha256}"} if start.pretrained else {}
+    return told | ({"init": start.init.name} if start.init else {})
 
 
 def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal) -> None:
