@@ -106,8 +106,8 @@ SOURCE_FIRST: Origins = SOURCE | {
     "preprocessing": ("inferred", "no background, mean 0 and variance 1 a slice; size and window are assumed"),
     "preprocessing.windows": ("assumed", "not said; the network takes the first channel only, the brain window"),
     "preprocessing.order": ("assumed", "not said; the quick one"),
-    "preprocessing.resize_px": ("assumed", "not said; at 512 the first full layer would have 254 million weights"),
-    "preprocessing.crop_px": ("assumed", "not said; no crop"),
+    "preprocessing.resize_px": ("assumed", "not said; at 512 px the first full layer would have 254 million weights"),
+    "preprocessing.crop_px": ("assumed", "not said; the middle 224 of 256, where the head lies, so the usual cache serves"),
     "preprocessing.mean": ("stated", "0 and 1 a slice: the network itself standardises, so nothing is done here"),
     "preprocessing.std": ("stated", "as the mean"),
     "augmentation": ("assumed", "none is mentioned"),
@@ -167,7 +167,7 @@ SOURCE_SUBTYPE: Origins = SOURCE_SECOND | {
 
 WINDOWED_FIRST = Preprocessing(order="window_then_resize", slab_mm=0.0)
 
-FIRST_INPUT = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize_px=224, crop_px=224, slab_mm=0.0)
+FIRST_INPUT = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), slab_mm=0.0)
 """The network itself takes the brain window and standardises each slice."""
 
 CNN = Recipe(
