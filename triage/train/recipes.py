@@ -107,7 +107,7 @@ SOURCE_FIRST: Origins = SOURCE | {
     "preprocessing.windows": ("assumed", "not said; the network takes the first channel only, the brain window"),
     "preprocessing.order": ("assumed", "not said; the quick one"),
     "preprocessing.resize_px": ("assumed", "not said; at 512 px the first full layer would have 254 million weights"),
-    "preprocessing.crop_px": ("assumed", "not said; the middle 224 of 256, where the head lies, so the usual cache serves"),
+    "preprocessing.crop_px": ("assumed", "not said; the middle of 256, where the head lies: the usual cache serves"),
     "preprocessing.mean": ("stated", "0 and 1 a slice: the network itself standardises, so nothing is done here"),
     "preprocessing.std": ("stated", "as the mean"),
     "augmentation": ("assumed", "none is mentioned"),
