@@ -8,6 +8,7 @@ from triage.errors import PackError
 from triage.nn.card import (
     Auroc,
     Calibration,
+    CalibrationError,
     Card,
     Networks,
     OperatingPoint,
@@ -35,7 +36,8 @@ FULL = Card(
     aggregation="run2",
     training=Training('phantoms "only"\nseeds 1 to 5', "train\\run μ", "ab" * 32, "1"),
     performance=Performance("other phantoms", 640, 20, {"any": Auroc(0.9, 0.95, 100, 12)},
-                            {"review": OperatingPoint(1.0, 0.75)}, ("a note", "b" * 120), {"any": -0.0012}),
+                            {"review": OperatingPoint(1.0, 0.75)}, ("a note", "b" * 120), {"any": -0.0012},
+                            {"any": CalibrationError(0.2, 0.01)}),
     limits=("not for patients",),
     files={"binary.safetensors": "00", "subtype.safetensors": "11"},
 )  # fmt: skip

@@ -126,14 +126,14 @@ def test_a_demonstration_pack_from_one_command(run: Run, tmp_path: Path) -> None
     small = [part for key, text in {"draws": "32", "epochs": "1", "batch": "16", "preprocessing.resize_px": "48",
                                     "preprocessing.crop_px": "48"}.items()
              for part in ("--set", f"{key}={text}")]  # fmt: skip
-    command = ("demo", "--out", "models/smoke-0.0", "--work", "work", "--studies", "40", "--shifted", "10",
+    command = ("demo", "--out", "models/smoke-0.0", "--work", "work", "--studies", "40", "--shifted", "2",
                "--workers", "1", *small)  # fmt: skip
     code, out, err = run(*command)
     assert code == 0, err
     assert "smoke 0.0 (demonstration), resnet18" in out
     card = (tmp_path / "models" / "smoke-0.0" / "card.toml").read_text()
     assert "Synthetic heads only" in card
-    assert "profile shifted, seeds 3000001 to 3000010" in card
+    assert "profile shifted, seeds 3000001 to 3000002" in card
     assert (tmp_path / "work" / "report" / "report.html").exists()
     code, out, err = run(*command)  # nothing is made or trained again
     assert code == 0, err

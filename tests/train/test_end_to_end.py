@@ -90,7 +90,7 @@ def test_from_fit_to_a_study_judged_by_the_node(cache: Path, folder: Path, run: 
     assert "split patient: no shared patient or study" in out
     assert out.count("by study ") == out.count("by slice ") == 6
     document = json.loads((joint / "evaluation-test" / "report.json").read_text())
-    assert set(document["slices"]) == set(LABELS)
+    assert set(document["by_slice"]["labels"]) == set(LABELS)
     assert (joint / "evaluation-test" / "report.html").stat().st_size > 50_000
     export = ("export", joint, "--name", "tiny", "--version", "1", "--models", tmp_path / "models")
     code, _, err = run(triage_train, *export)

@@ -7,7 +7,7 @@ import torch
 from train.small import small
 
 from triage.errors import DataError
-from triage.nn.card import Card
+from triage.nn.card import Calibration, Card
 from triage.nn.pack import load_pack, read_card, verify_pack
 from triage.records import ANY, LABELS
 from triage.train import account
@@ -16,7 +16,7 @@ from triage.train.calibrate import CALIBRATION, calibration_rows, read_calibrati
 from triage.train.export import ExportRequest, export
 from triage.train.judged import judged, score_networks
 from triage.train.loop import FitOptions, fit
-from triage.train.metrics import auroc
+from triage.train.metrics import auroc, calibration_error
 from triage.train.operating import Options
 from triage.train.runs import write_run
 from triage.train.splits import split_rows
@@ -107,6 +107,10 @@ def test_performance_is_that_of_the_stored_weights_on_the_test_part(
     lost = auroc(*exact.of_slices(ANY)) - auroc(*said.of_slices(ANY))
     assert card.performance.storage_loss[ANY] == pytest.approx(lost, abs=1e-4)
     assert set(card.performance.storage_loss) == set(LABELS)
+    raw = judged(replace(card, calibration=Calibration()), scores, phantom_cache.index)
+    errors = card.performance.calibration_error[ANY]
+    assert errors.before == pytest.approx(calibration_error(*raw.of_slices(ANY)), abs=1e-4)
+    assert errors.after == pytest.approx(calibration_error(*said.of_slices(ANY)), abs=1e-4)
 
 
 def test_a_pair_becomes_a_pack_with_a_trunk_each(request_of: Request) -> None:

@@ -127,6 +127,15 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationError:
+    """Expected calibration error of slice probabilities, 15 bins of equal mass."""
+
+    before: float
+    """Of the logits as trained: a sampler shifts them."""
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Performance:
     """What was measured, on what; never on data that were trained on."""
 
@@ -140,6 +149,8 @@ class Performance:
     notes: tuple[str, ...] = ()
     storage_loss: dict[str, float] = field(default_factory=dict)
     """By label, what the storage of the weights costs: AUROC by slice of the fp32 network minus that of the stored."""
+    calibration_error: dict[str, CalibrationError] = field(default_factory=dict)
+    """By label."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the pack, models/<name>-<version>.")],
     work: Annotated[Path, typer.Option(help="Keeps phantoms and runs; an interrupted demo goes on from there.")],
     studies: Annotated[int, typer.Option(min=40, help="Phantoms for training, calibration and test together.")] = 2000,
-    shifted: Annotated[int, typer.Option(min=10, help="Phantoms of another profile, to measure on.")] = 50,
+    shifted: Annotated[int, typer.Option(min=1, help="Phantoms of another profile, to measure on.")] = 50,
     changes: SetOption = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make phantoms; 0: one a core.")] = 0,
 ) -> None:

@@ -23,6 +23,8 @@ from triage.errors import DataError
 from triage.nn.card import (
     CARD_NAME,
     Auroc,
+    Calibration,
+    CalibrationError,
     Card,
     Networks,
     OperatingPoint,
@@ -35,9 +37,9 @@ from triage.nn.pack import load_pack, verify_pack, write_pack
 from triage.records import LABELS, SUBTYPES
 from triage.train import account
 from triage.train.calibrate import Calibrated, calibrated, calibration_rows, read_calibration
-from triage.train.judged import Judged, judged, score_networks
+from triage.train.judged import Bools, Floats, Judged, judged, score_networks
 from triage.train.leakage import leakage, one_line
-from triage.train.metrics import auroc
+from triage.train.metrics import auroc, calibration_error
 from triage.train.operating import Options
 from triage.train.splits import split_rows
 from triage.train.trained import Trained, open_trained
@@ -175,7 +177,8 @@ def _measured(folder: Path, card: Card, trained: Trained, result: Calibrated, on
     parts = split_rows(index, trained.recipe.split, trained.recipe.split_salt)
     pack = load_pack(folder, trained.device)
     slices = (trained.cache, parts[TEST], trained.recipe.preprocessing)
-    stored = judged(card, score_networks(pack.networks, slices, trained.device, on_batch), index)
+    scores = score_networks(pack.networks, slices, trained.device, on_batch)
+    stored, raw = judged(card, scores, index), judged(replace(card, calibration=Calibration()), scores, index)
     losses = dict.fromkeys(LABELS, 0.0)
     if card.networks.storage != "fp32":
         exact = judged(card, trained.scores(parts[TEST], on_batch), index)
@@ -186,7 +189,12 @@ def _measured(folder: Path, card: Card, trained: Trained, result: Calibrated, on
     return replace(
         performance(card, stored), data=account.tested(trained, parts[TEST], one_line(leaks)),
         notes=account.notes(trained, result) + _storage_note(card, losses), storage_loss=losses,
+        calibration_error={label: _errors(raw.of_slices(label), stored.of_slices(label)) for label in LABELS},
     )  # fmt: skip
+
+
+def _errors(before: tuple[Floats, Bools], after: tuple[Floats, Bools]) -> CalibrationError:
+    return CalibrationError(round(calibration_error(*before), 4), round(calibration_error(*after), 4))
 
 
 def _storage_note(card: Card, losses: Mapping[str, float]) -> tuple[str, ...]:
