@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from triage.errors import PackError
 from triage.nn.architectures import build
 from triage.nn.card import Card, Networks, read_card, write_card
-from triage.nn.pack import load_pack, verify_pack, write_pack
+from triage.nn.pack import load_pack, pack_folders, verify_pack, write_pack
 from triage.nn.preprocess import Preprocessing
 from triage.records import LABELS
 
@@ -200,3 +200,9 @@ def test_resnet152_goes_through_the_same_code(write: Write) -> None:
         assert pack.binary(images(1)).shape == (1, 1)
         assert pack.subtype(images(1)).shape == (1, 5)
     assert pack.identity.architecture == "resnet152"
+
+
+def test_a_pack_in_the_making_is_not_listed(write: Callable[..., Path]) -> None:
+    folder = write()
+    folder.rename(folder.with_name(".part"))
+    assert pack_folders(folder.parent) == []

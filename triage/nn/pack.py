@@ -100,7 +100,8 @@ def pack_folders(models: Path) -> list[Path]:
     Returns:
         The folders in it that hold a card, by name.
     """
-    return sorted(card.parent for card in models.glob(f"*/{CARD_NAME}"))
+    # a name that begins with a dot is a pack in the making
+    return sorted(card.parent for card in models.glob(f"[!.]*/{CARD_NAME}"))
 
 
 def verify_pack(folder: Path) -> list[str]:
