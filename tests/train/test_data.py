@@ -1,4 +1,6 @@
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from train.small import small
 from triage.errors import DataError
 from triage.nn.preprocess import Preprocessing, channels
 from triage.records import LABELS
-from triage.train.cache import Cache, Frame
+from triage.train.cache import Cache, Frame, open_cache
 from triage.train.data import batch_of, check_suits, coarse, frame_of, read_ahead, step_generator
 
 CPU = torch.device("cpu")
@@ -91,3 +93,11 @@ def test_smaller_images_keep_their_mean(phantom_cache: Cache) -> None:
     smaller = coarse(batch, 32)
     assert smaller.images.shape[2:] == (32, 32)
     assert torch.allclose(smaller.images.mean(), batch.images.mean(), atol=0.02)
+
+
+def test_a_cache_that_goes_away_while_it_is_read_is_told(phantom_cache: Cache, tmp_path: Path) -> None:
+    shutil.copytree(phantom_cache.folder, tmp_path / "cache")
+    cache = open_cache(tmp_path / "cache")
+    (tmp_path / "cache" / "hu-00000.bin").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_ahead(cache, [np.arange(4)], with_bleeds=False))

@@ -27,11 +27,14 @@ def save_checkpoint(path: Path, learner: Learner, manifest_sha256: str) -> None:
         "torch": str(torch.__version__), "learner": learner.state(),
     }  # fmt: skip
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, recipe: Recipe, manifest_sha256: str) -> dict[str, Any]:
@@ -69,8 +72,13 @@ def load_checkpoint(path: Path, recipe: Recipe, manifest_sha256: str) -> dict[st
 def differences(saved: Recipe, wanted: Recipe) -> list[str]:
     """Fields in which two recipes differ, as text.
 
-    More epochs or steps are no difference where the schedule does not depend on their number.
+    More epochs or steps are no difference where nothing depends on their number.
     """
     one, other = to_document(saved), to_document(wanted)
-    free = {"origins", "overrides", "title"} | (set() if wanted.schedule == "cosine" else {"epochs", "max_steps"})
+    free = {"origins", "overrides", "title"} | (set() if counts_steps(wanted) else {"epochs", "max_steps"})
     return [f"{key} was {one[key]}, is {other[key]}" for key in one if key not in free and one[key] != other[key]]
+
+
+def counts_steps(recipe: Recipe) -> bool:
+    """Whether what a step does depends on how many there will be."""
+    return recipe.schedule == "cosine" or recipe.coarse_share > 0

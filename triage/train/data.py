@@ -106,13 +106,15 @@ def read_ahead(cache: Cache, batches: Sequence[Rows], with_bleeds: bool) -> Iter
                 labels = cache.index.labels[rows].astype(np.float32)
                 put(RawBatch(cache.hu(rows), labels, cache.bleeds(rows) if with_bleeds else None))
             put(None)
-        except OSError as e:  # the disk: told where the batches are wanted
+        except (OSError, ValueError, MemoryError) as e:  # the disk, or room: told where the batches are wanted
             put(e)
 
     thread = threading.Thread(target=read, name="read-ahead", daemon=True)
     thread.start()
     try:
         while (item := ready.get()) is not None:
+            if isinstance(item, MemoryError):
+                raise item
             if isinstance(item, BaseException):
                 raise DataError(f"{cache.folder}: cannot be read ({item})") from item
             yield item
@@ -164,8 +166,13 @@ def coarse(batch: Batch, size_px: int) -> Batch:
 
 def step_generator(device: torch.device, *numbers: int) -> torch.Generator:
     """A generator that numbers alone decide (seed, epoch, step, rank), so that a resumed run draws the same."""
+    return torch.Generator(device).manual_seed(step_seed(*numbers))
+
+
+def step_seed(*numbers: int) -> int:
+    """One seed from several numbers."""
     state = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
-    return torch.Generator(device).manual_seed(int(state[0]) << 31 ^ int(state[1]))
+    return int(state[0]) << 31 ^ int(state[1])
 
 
 def file_sha256(path: Path) -> str:

@@ -4,9 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed
+
+PATIENCE = timedelta(hours=6)
+"""Processes wait so long for the first one, which alone measures the watched part; torchrun ends them if it dies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,13 @@ def joined(device: torch.device) -> Iterator[World]:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield World()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type == "cuda":
+        torch.cuda.set_device(local_rank)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        yield World(distributed.get_rank(), distributed.get_world_size(), local_rank)
     finally:
         distributed.destroy_process_group()
 
@@ -57,6 +65,11 @@ def shared(values: list[float], world: World, device: torch.device) -> list[floa
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     distributed.broadcast(tensor, 0)
     return tensor.tolist()
+
+
+def agreed(told: bool, world: World) -> bool:
+    """Whether any process was told something; between CPUs, so that no GPU is waited for."""
+    return bool(summed([float(told)], world, torch.device("cpu"))[0])
 
 
 def summed(values: list[float], world: World, device: torch.device) -> list[float]:

@@ -33,6 +33,8 @@ class Journal:
         self._board: Any = None
 
     def __enter__(self) -> "Journal":
+        if self._folder is not None:
+            _end_line(self._folder / METRICS)
         if self._folder is not None and importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # of the extra [train]: a GPU machine may lack it
 
@@ -57,6 +59,13 @@ class Journal:
         if self._board is not None:
             for name, value in _flat(whole):
                 self._board.add_scalar(f"{line['event']}/{name}", value, line["step"])
+
+
+def _end_line(path: Path) -> None:
+    """End a line that an earlier session was killed in, so that the next one begins a line of its own."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")
 
 
 def _finite(line: Mapping[str, Any]) -> dict[str, Any]:

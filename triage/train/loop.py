@@ -17,18 +17,20 @@ from scipy.stats import rankdata
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from triage.errors import DataError, TrainingError
+from triage.errors import DataError, StudyError, TrainingError
 from triage.records import ANY
 from triage.train import sampler
-from triage.train.cache import Cache, Rows
+from triage.train.cache import Bools, Cache, Rows
+from triage.train.calibrate import CALIBRATION
 from triage.train.checkpoint import load_checkpoint, save_checkpoint
-from triage.train.data import RawBatch, batch_of, check_suits, coarse, read_ahead, step_generator
+from triage.train.data import RawBatch, batch_of, check_suits, coarse, read_ahead, step_generator, step_seed
 from triage.train.distributed import World, barrier, joined, shared, summed
+from triage.train.interrupts import Interrupts
 from triage.train.journal import Journal, facts_of
 from triage.train.learner import AUTOCAST, Learner, Start, build_learner, loss_of, rate_at, training_mode
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, RECIPE, Run, open_run, write_run, write_weights
-from triage.train.scores import score
+from triage.train.scores import Scores, score
 from triage.train.splits import parts_of, require_positives
 
 LOG_STEPS = 20
@@ -83,23 +85,25 @@ def fit(recipe: Recipe, cache: Cache, folder: Path, options: FitOptions) -> Run:
         options: The rest.
 
     Returns:
-        The run. Ctrl-C (KeyboardInterrupt) goes through after a checkpoint.
+        The run. Ctrl-C (KeyboardInterrupt) goes through after the step in hand and a checkpoint; a second one at once.
 
     Raises:
         DataError: Recipe, cache and run do not go together, or a part is empty or without positives.
-        TrainingError: Out of memory, or the loss is not a number; the last good checkpoint stands.
+        TrainingError: Out of memory, the disk, or a loss that is not a number; the last good checkpoint stands.
     """
     check_suits(recipe.preprocessing, cache)
     if recipe.place_weight and not cache.has_bleeds:
         raise DataError(f"{cache.folder}: does not know where bleeds lie; train with --set place_weight=0")
     parts = parts_of(recipe, cache.index)
     require_positives(parts["train"], cache.index, recipe.labels)
-    with joined(options.device) as world:
-        work = _Work(recipe, cache, folder, options, world, parts)
+    with joined(options.device) as world, Interrupts() as interrupts:
+        work = _Work(recipe, cache, folder, options, world, parts, interrupts)
         try:
             _train(work)
         except (torch.OutOfMemoryError, MemoryError) as e:
             raise TrainingError(_memory(recipe)) from e
+        except OSError as e:
+            raise TrainingError(f"{folder}: the disk said: {e.strerror}; make room and go on with --resume") from e
         except RuntimeError as e:
             if any(text in str(e).lower() for text in OUT_OF_MEMORY):
                 raise TrainingError(_memory(recipe)) from e
@@ -126,6 +130,7 @@ class _Work:
     options: FitOptions
     world: World
     parts: dict[str, Rows]
+    interrupts: Interrupts
 
     @property
     def device(self) -> torch.device:
@@ -158,14 +163,15 @@ def _train(work: _Work) -> None:
     learner = build_learner(recipe, work.device, work.total_steps, None if options.resume else options.start)
     if options.resume:
         learner.restore(load_checkpoint(work.folder / CHECKPOINT, recipe, work.cache.identity))
-    else:
-        torch.manual_seed(recipe.seed + world.rank)  # dropout differs between processes
     model: nn.Module = DistributedDataParallel(learner.model) if world.size > 1 else learner.model
     if recipe.compiled:
         model = torch.compile(model)  # type: ignore[assignment]  # it stays callable as a module
     journal = Journal(work.folder if world.is_first else None)
     facts = facts_of(learner, work.cache, work.parts, (options.command, world.size)) | _origin(work)
     if world.is_first:
+        if not options.resume:  # before recipe.json is there, so that whatever is begun can be resumed
+            work.folder.mkdir(parents=True, exist_ok=True)
+            _save(work, learner)
         write_run(work.folder, recipe, facts | _progress(work, learner))
     with journal:
         while not _is_finished(work, learner):
@@ -181,7 +187,8 @@ def _train(work: _Work) -> None:
 
 
 def _is_finished(work: _Work, learner: Learner) -> bool:
-    return learner.epoch >= work.recipe.epochs or learner.step >= work.total_steps
+    """Whether all steps are made and the epoch of the last one is ended."""
+    return not learner.step_in_epoch and (learner.epoch >= work.recipe.epochs or learner.step >= work.total_steps)
 
 
 def _progress(work: _Work, learner: Learner) -> dict[str, Any]:
@@ -197,14 +204,14 @@ def _origin(work: _Work) -> dict[str, Any]:
     """What the weights started from; a resumed run keeps what its beginning wrote."""
     if work.options.resume:
         facts = open_run(work.folder).facts
-        return {key: facts[key] for key in ("pretrained", "init") if key in facts}
+        return {key: facts[key] for key in ("command", "pretrained", "init") if key in facts}
     start = work.options.start
     told = {"pretrained": f"{start.pretrained.name}, sha256 {start.sha256}"} if start.pretrained else {}
     return told | ({"init": start.init.name} if start.init else {})
 
 
 def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal) -> None:
-    """Train the rest of an epoch; Ctrl-C saves and goes through."""
+    """Train the rest of an epoch; Ctrl-C saves after a whole step and goes through."""
     recipe, world = work.recipe, work.world
     share = recipe.batch // world.size
     rows = work.parts["train"]
@@ -214,14 +221,16 @@ def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal
     batches = [drawn[share * k : share * (k + 1)] for k in range(learner.step_in_epoch, last)]
     training_mode(learner.model)
     begin = saved = time.monotonic()
-    first = learner.step
+    first, is_whole = learner.step, True
     try:
         for raw in read_ahead(work.cache, batches, recipe.place_weight > 0):
+            is_whole = False
             loss = _one_step(work, learner, model, raw)
             learner.losses[0] += loss
             learner.losses[1] += 1
             learner.step += 1
             learner.step_in_epoch += 1
+            is_whole = True
             if learner.step % LOG_STEPS == 0 or learner.step == work.total_steps:
                 mean = float(learner.losses[0]) / learner.losses[1]
                 _check(mean, learner, work)
@@ -233,9 +242,11 @@ def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal
             if time.monotonic() - saved > SAVE_S:
                 saved = time.monotonic()
                 _save(work, learner)
+            work.interrupts.stop_all(world)
     except KeyboardInterrupt:
         learner.seconds += time.monotonic() - begin
-        _save(work, learner)
+        if is_whole:  # else it was the second Ctrl-C: the last checkpoint stands
+            _save(work, learner)
         raise
     learner.seconds += time.monotonic() - begin
 
@@ -243,7 +254,9 @@ def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal
 def _one_step(work: _Work, learner: Learner, model: nn.Module, raw: RawBatch) -> Any:
     """One batch: forward, loss, backward, step. Returns the loss, on its device (a number on a CPU)."""
     recipe = work.recipe
-    rng = step_generator(work.device, recipe.seed, learner.epoch, learner.step_in_epoch, work.world.rank)
+    place = (recipe.seed, learner.epoch, learner.step_in_epoch, work.world.rank)
+    torch.manual_seed(step_seed(*place))  # dropout's, which differs between processes
+    rng = step_generator(work.device, *place)
     batch = batch_of(raw, recipe, work.device, rng)
     if learner.step < recipe.coarse_share * learner.total_steps:
         batch = coarse(batch, recipe.coarse_px)
@@ -274,7 +287,7 @@ def _end_epoch(work: _Work, learner: Learner, seconds: float) -> dict[str, Any]:
     _check(train_loss, learner, work)
     line: dict[str, Any] = {"watched_loss": math.nan, "f1": math.nan}
     if world.is_first:
-        line = watched(recipe, work.cache, work.parts[watched_part(recipe)], learner)
+        line = _watched(work, learner)
     line["watched_loss"], line["f1"] = shared([line["watched_loss"], line["f1"]], world, work.device)
     learning_rate = rate(learner)
     if learner.plateau:
@@ -286,6 +299,7 @@ def _end_epoch(work: _Work, learner: Learner, seconds: float) -> dict[str, Any]:
         learner.best = {"value": float(value), "epoch": float(learner.epoch)}
         if world.is_first:
             write_weights(work.folder / BEST, learner.network.state_dict(), learner.epoch)
+            (work.folder / CALIBRATION).unlink(missing_ok=True)  # it was of other weights
     _save(work, learner)
     barrier(world)
     return {
@@ -294,15 +308,35 @@ def _end_epoch(work: _Work, learner: Learner, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def watched(recipe: Recipe, cache: Cache, rows: Rows, learner: Learner) -> dict[str, Any]:
-    """Measure a part as training goes on: loss, accuracy, macro F1 at 0.5, AUROC by label."""
+def _watched(work: _Work, learner: Learner) -> dict[str, Any]:
+    """The measures of the watched part; Ctrl-C saves the epoch's steps and goes through, to be resumed here."""
     learner.model.eval()
+    recipe, rows = work.recipe, work.parts[watched_part(work.recipe)]
     device = (learner.device, recipe.precision)
-    scores = score(learner.network, recipe.labels, (cache, rows, recipe.preprocessing), device)
-    truth = cache.index.labels[rows]
-    losses, f1, accuracy, areas = [], [], [], {}
+    slices = (work.cache, rows, recipe.preprocessing)
+    try:
+        scores = score(learner.network, recipe.labels, slices, device, lambda _: work.interrupts.stop())
+    except KeyboardInterrupt:
+        _save(work, learner)
+        raise
+    except StudyError:  # an output that is not finite
+        _check(math.nan, learner, work)
+        raise
+    return watched(recipe, work.cache.index.labels[rows], scores)
+
+
+def watched(recipe: Recipe, truth: Bools, scores: Scores) -> dict[str, Any]:
+    """Measures of a part as training goes on: loss, accuracy, macro F1 at 0.5, AUROC by label.
+
+    Subtypes are measured on slices that bleed; where there are none, on nothing.
+    """
+    losses, f1, accuracy = [], [], []
+    areas: dict[str, float | None] = {}
     for label, column in zip(recipe.labels, recipe.columns, strict=True):
-        counted = np.ones(len(rows), bool) if label == ANY else truth[:, 0]
+        counted = np.ones(len(truth), bool) if label == ANY else truth[:, 0]
+        if not counted.any():
+            areas[label] = None
+            continue
         logits, y = scores.column(label)[counted], truth[counted, column]
         losses.append(recipe.loss_weights[column] * float(np.mean(np.logaddexp(0, logits) - y * logits)))
         said = logits >= 0
@@ -339,7 +373,9 @@ def _check(loss: float, learner: Learner, work: _Work) -> None:
 
 
 def _save(work: _Work, learner: Learner) -> None:
-    if work.world.is_first and math.isfinite(float(learner.losses[0])):
+    if not work.world.is_first or not math.isfinite(float(learner.losses[0])):
+        return
+    if all(bool(torch.isfinite(p).all()) for p in learner.model.parameters()):  # one step may blow up what was good
         learner.losses = [float(learner.losses[0]), learner.losses[1]]
         save_checkpoint(work.folder / CHECKPOINT, learner, work.cache.identity)
 

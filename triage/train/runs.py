@@ -10,6 +10,7 @@ tensorboard/       the same metrics for TensorBoard
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,15 @@ def write_weights(path: Path, state: Mapping[str, torch.Tensor], epoch: int) -> 
     """Write tensors whole or not at all, with the epoch they are from."""
     part = path.with_suffix(".part")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    save_file(tensors, part, {"epoch": str(epoch)})
-    part.replace(path)
+    try:
+        save_file(tensors, part, {"epoch": str(epoch)})
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except SafetensorError as e:  # what the disk said, as text
+        raise OSError(None, str(e)) from e
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def open_run_cache(run: Run, override: Path | None = None) -> Cache:
@@ -134,6 +142,15 @@ def epochs_of(run: Run) -> list[dict[str, Any]]:
     path = run.folder / METRICS
     if not path.exists():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    by_epoch = {line["epoch"]: line for line in lines if line["event"] == "epoch"}  # a resumed run logs some again
+    lines = [_parsed(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    by_epoch = {line["epoch"]: line for line in lines if line.get("event") == "epoch"}  # a resumed run logs some again
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line of metrics; an empty one where the run was killed as it wrote it."""
+    try:
+        table = json.loads(line)
+    except ValueError:
+        return {}
+    return table if isinstance(table, dict) else {}
