@@ -1,6 +1,9 @@
 """The commands of `triage-train`, in process: what they print and how they exit."""
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +99,7 @@ def test_wrong_labels_are_one_line_and_exit_code_2(run: Run, tmp_path: Path, tex
 
 
 def test_a_label_without_positives_cannot_be_trained(run: Run, tmp_path: Path) -> None:
-    truth = write_rsna(tmp_path / "rsna", RsnaSpec(n_studies=16, n_slices=3, size_px=32, p_bleed=0.0))
+    truth = write_rsna(tmp_path / "rsna", RsnaSpec(n_studies=40, n_slices=2, size_px=32, p_bleed=0.0))
     prepare = ("prepare", "--images", truth.images, "--labels", truth.labels, "--out", "cache", "--size-px", "64")
     code, _, err = run(*prepare, "--workers", "1")
     assert code == 0, err
@@ -120,6 +123,34 @@ def test_fit_resumes_by_itself_and_the_leak_is_told(run: Run, phantom_cache: Cac
     assert "no shared patient or study" in out
     code, out, _ = run("verify", phantom_cache.folder)
     assert "480 slices of 60 studies, 60 patients" in out
+
+
+def test_ctrl_c_is_told_in_one_line(run: Run, phantom_cache: Cache) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    code, _, err = run("fit", "--out", "run", "--recipe", "demo", "--cache", phantom_cache.folder, *QUICK,
+                       "--set", "draws=16000")  # fmt: skip
+    timer.join()
+    assert code == 130
+    assert err.splitlines()[-1].startswith("triage-train: interrupted; what was done is saved")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_pack_is_exported_as_its_run_was_calibrated(run: Run, phantom_cache: Cache, tmp_path: Path) -> None:
+    code, _, err = run("fit", "--out", "run", "--recipe", "demo", "--cache", phantom_cache.folder, *QUICK)
+    assert code == 0, err
+    code, _, err = run("calibrate", "run", "--target-sensitivity", "0.7", "--site-prevalence", "0.1",
+                       "--allow-unsupported")  # fmt: skip
+    assert code == 0, err
+    code, _, err = run("export", "run", "--name", "a", "--version", "1", "--storage", "fp32")
+    assert code == 0, err
+    card = (tmp_path / "models" / "a-1" / "card.toml").read_text()
+    assert "to a prevalence of 10.0%" in card
+    assert "cannot show a sensitivity of 0.7" in card or "asked for was 0.7" in card
+    code, _, err = run("export", "run", "--name", "b", "--version", "1", "--storage", "fp32", "--site-prevalence", "0")
+    assert code == 0, err
+    assert "to a prevalence of" not in (tmp_path / "models" / "b-1" / "card.toml").read_text()
 
 
 def test_a_demonstration_pack_from_one_command(run: Run, tmp_path: Path) -> None:

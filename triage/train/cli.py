@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed (a run stopped, a pack is worse), 2 wrong usage, data or recipe, 130 interrupted.
 """
 
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -11,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +21,9 @@ from triage.errors import ConfigError, DataError, TriageError
 from triage.train import data_cli
 from triage.train.progress import Bar
 from triage.train.screen import comparison_lines, counted, recipe_lines, summary, tell_calibrated, watch
+
+if TYPE_CHECKING:
+    from triage.train.operating import Options
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = WRONG
     except TriageError as e:
         print(f"triage-train: {e}", file=sys.stderr)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != INTERRUPTED:  # typer makes that code of Ctrl-C
+            raise
         print("triage-train: interrupted; what was done is saved, the same command (fit: with --resume) goes on",
               file=sys.stderr)  # fmt: skip
         code = INTERRUPTED
@@ -172,7 +178,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Part: test, validation, calibration, train or all.")] = "test",
     cache: Annotated[Path | None, typer.Option(help="For a pack; for runs, where their cache is now.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of report.json and report.html.")] = None,
-    salt: Annotated[str, typer.Option(help="Of the split a pack's part comes from.")] = "1",
+    salt: Annotated[str, typer.Option(help="Of the split a pack's part comes from; default: its own, or 1.")] = "",
     repetitions: Annotated[int, typer.Option(min=10, help="Of the bootstrap by patient.")] = 2000,
     device: DeviceOption = "auto",
 ) -> None:
@@ -231,9 +237,11 @@ def export(
     version: Annotated[str, typer.Option(help="Of the pack.")],
     models: Annotated[Path, typer.Option(help="Folder of packs.")] = Path("models"),
     storage: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="Of the weights in the files.")] = "int8",
-    target_sensitivity: SensitivityOption = 0.90,
-    target_specificity: SpecificityOption = 0.98,
-    site_prevalence: SiteOption = 0.0,
+    target_sensitivity: Annotated[
+        float | None, typer.Option(min=0.01, max=0.999, help="As of calibrate; default: as the runs were calibrated.")
+    ] = None,
+    target_specificity: Annotated[float | None, typer.Option(min=0.01, max=0.9999, help="Likewise.")] = None,
+    site_prevalence: Annotated[float | None, typer.Option(min=0.0, max=0.99, help="Likewise.")] = None,
     allow_unsupported: UnsupportedOption = False,
     intended_use: Annotated[Literal["demonstration", "site-validated"], typer.Option()] = "demonstration",
     replace: Annotated[bool, typer.Option("--replace", help="Write over a pack of that name and version.")] = False,
@@ -245,11 +253,11 @@ def export(
     from triage.nn.predict import pick_device
     from triage.train.export import ExportRequest
     from triage.train.export import export as make
-    from triage.train.operating import Options
 
     _require_extra()
-    options = Options(review_sensitivity=target_sensitivity, urgent_specificity=target_specificity,
-                      site_prevalence=site_prevalence, allow_unsupported=allow_unsupported)  # fmt: skip
+    typed = {"review_sensitivity": target_sensitivity, "urgent_specificity": target_specificity,
+             "site_prevalence": site_prevalence, "allow_unsupported": allow_unsupported or None}  # fmt: skip
+    options = _as_calibrated(runs[0], {key: value for key, value in typed.items() if value is not None})
     request = ExportRequest(
         tuple(runs), name, version, models, storage, options, intended_use, cache=cache, device=pick_device(device),
         command=_command(), replace=replace,
@@ -318,6 +326,15 @@ def _changes(pairs: list[str] | None) -> dict[str, str]:
             raise DataError(f"--set {pair}: write it as FIELD=VALUE")
         changes[key.strip()] = text.strip()
     return changes
+
+
+def _as_calibrated(run: Path, typed: dict[str, Any]) -> "Options":
+    """What a run was calibrated for, else the defaults, with what was typed in its place."""
+    from triage.train.calibrate import read_calibration
+    from triage.train.operating import Options
+
+    earlier = read_calibration(run)
+    return dataclasses.replace(earlier.options if earlier else Options(), **typed)
 
 
 def _command() -> str:
