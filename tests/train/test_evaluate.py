@@ -12,7 +12,7 @@ import torch
 from train.small import SMALL, small
 
 from triage.errors import DataError
-from triage.nn.card import Card, Networks, Thresholds
+from triage.nn.card import Card, Networks, Thresholds, Training
 from triage.nn.pack import write_pack
 from triage.records import SUBTYPES
 from triage.train.cache import Cache
@@ -22,7 +22,7 @@ from triage.train.loop import FitOptions, fit
 from triage.train.operating import Options
 from triage.train.phantoms import write_phantoms
 from triage.train.report import write_report
-from triage.train.runs import RECIPE, load_network, open_run
+from triage.train.runs import FACTS, RECIPE, load_network, open_run
 from triage.train.scores import score, slice_probabilities
 from triage.train.splits import parts_of
 
@@ -143,6 +143,38 @@ def test_a_pack_says_what_the_pair_says_that_it_is_made_of(
     assert pack["models"][0]["facts"]["sha256"]
     assert "Trained on: its card does not say" in pack["leakage"]
     write_report(tmp_path / "report", pack)
+
+
+def test_a_pack_on_the_cache_it_was_trained_on_keeps_to_its_own_split(
+    phantom_cache: Cache, runs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """With another salt, seven tenths of the test part were trained on."""
+    run = open_run(runs["joint"])
+    card = Card(
+        "small", "0.1", "demonstration", Networks("resnet18", trunk="shared"),
+        Thresholds(0.5, 0.5, dict.fromkeys(SUBTYPES, 0.5)), run.recipe.preprocessing,
+        training=Training(manifest=phantom_cache.identity, split_salt="7"),
+    )  # fmt: skip
+    write_pack(tmp_path / "p", card, load_network(run).state_dict())
+    request = Request(pack=tmp_path / "p", cache=phantom_cache.folder, repetitions=5, a_kind=0)
+    document = evaluate(request).document
+    rows = parts_of(replace(run.recipe, split_salt="7"), phantom_cache.index)["test"]
+    assert (document["data"]["slices"], document["data"]["part"]) == (len(rows), "test")
+    assert document["leakage"].startswith("split patient: no shared patient or study")
+    with pytest.raises(DataError, match="trained on this cache, split with salt '7'"):
+        evaluate(replace(request, salt="1"))
+    whole = evaluate(replace(request, part="all", salt="1")).document
+    assert "the part trained on is among them" in whole["leakage"]
+
+
+def test_no_path_of_the_machine_that_trained_is_in_a_report(runs: Mapping[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs["joint"], tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / FACTS).read_text())
+    facts["command"] = f"triage-train fit --cache {facts['cache']} --out /home/somebody/run --recipe demo"
+    (tmp_path / "run" / FACTS).write_text(json.dumps(facts))
+    document = evaluate(Request((tmp_path / "run",), repetitions=5, a_kind=0)).document
+    assert document["models"][0]["facts"]["command"] == "triage-train fit --cache cache --out run --recipe demo"
+    assert facts["cache"] not in json.dumps(document)
 
 
 def test_calibration_and_thresholds_of_a_run_are_used(

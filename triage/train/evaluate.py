@@ -17,10 +17,11 @@ import torch
 
 import triage
 from triage.errors import DataError
-from triage.nn.card import Calibration
+from triage.nn.card import Calibration, Card
 from triage.nn.pack import Pack, load_pack
 from triage.nn.predict import device_name, pick_device
 from triage.records import ANY, LABELS
+from triage.train.account import without_paths
 from triage.train.cache import Cache, Rows, open_cache
 from triage.train.calibrate import read_calibration
 from triage.train.data import check_suits
@@ -54,8 +55,9 @@ class Request:
     """Of the recipe's split, or ALL."""
     cache: Path | None = None
     """Where the run's cache is now, or, for a pack or ALL, any cache."""
-    salt: str = "1"
-    """Of the split by patient that a pack's part comes from; runs have their own."""
+    salt: str = ""
+    """Of the split by patient that a pack's part comes from; empty: the pack's own where it was trained on this cache,
+    else "1". Runs have their own."""
     device: str = "auto"
     precision: str = "fp32"
     a_kind: int = A_KIND
@@ -114,7 +116,8 @@ def _of_runs(request: Request, where: torch.device, on_progress: OnProgress) -> 
     evidence = Evidence(
         " + ".join(map(_name, runs)), request.part, cache.manifest, cache.identity, cache.index, scores,
         tuple(map(_model, runs)), _operation(runs, scores),
-        _leakage(cache, parts, (lead, request.part), on_progress), _measured_with(request, where),
+        _leakage(cache, parts, (lead.manifest_sha256, lead.recipe.split, request.part), on_progress),
+        _measured_with(request, where),
     )  # fmt: skip
     return cache, evidence
 
@@ -161,7 +164,7 @@ def _of_pack(request: Request, where: torch.device, on_progress: OnProgress) -> 
     cache, pack = open_cache(request.cache), load_pack(request.pack, where)
     preprocessing = pack.card.preprocessing
     check_suits(preprocessing, cache)
-    by_patient = replace(TRIAGE_JOINT, split_salt=request.salt)
+    by_patient = replace(TRIAGE_JOINT, split_salt=_salt(request, pack.card, cache))
     parts = {} if request.part == ALL else parts_of(by_patient, cache.index)
     rows = _rows(cache, parts, request.part, bleeding=False)
     scores = None
@@ -173,13 +176,37 @@ def _of_pack(request: Request, where: torch.device, on_progress: OnProgress) -> 
     card = pack.card
     operation = Operation(card.calibration, card.thresholds, card.aggregation, card.networks.subtype_meaning,
                           "calibration and thresholds of the pack's card")  # fmt: skip
-    trained = card.training.data or "its card does not say on what"
     evidence = Evidence(
         f"{card.name} {card.version}", request.part, cache.manifest, cache.identity, cache.index, scores,
-        (_pack_model(pack),), operation, f"A pack knows no split. Trained on: {trained}",
+        (_pack_model(pack),), operation, _pack_leakage(cache, parts, (card, request.part), on_progress),
         _measured_with(request, where),
     )  # fmt: skip
     return cache, evidence
+
+
+def _salt(request: Request, card: Card, cache: Cache) -> str:
+    """Of the split that a pack's part comes from.
+
+    Raises:
+        DataError: The part would hold slices that the pack was trained on.
+    """
+    own = card.training.split_salt
+    if card.training.manifest != cache.identity or request.part == ALL:
+        return request.salt or "1"
+    if request.salt and request.salt != own:
+        raise DataError(
+            f"evaluate: {card.name} {card.version} was trained on this cache, split with salt {own!r}: parts of "
+            "another split hold what it was trained on; leave out --salt"
+        )
+    return own
+
+
+def _pack_leakage(cache: Cache, parts: Parts, what: tuple[Card, str], on_progress: OnProgress) -> str:
+    card, part = what
+    if card.training.manifest == cache.identity:
+        return _leakage(cache, parts, (cache.identity, "patient", part), on_progress)
+    trained = card.training.data or "its card does not say on what"
+    return f"A pack knows no split. Trained on: {trained}"
 
 
 def _operation(runs: list[Run], scores: Scores) -> Operation:
@@ -198,18 +225,18 @@ def _operation(runs: list[Run], scores: Scores) -> Operation:
     return Operation(best.calibration, best.thresholds, best.aggregation, origin=told)
 
 
-def _leakage(cache: Cache, parts: Parts, what: tuple[Run, str], on_progress: OnProgress) -> str:
-    """One line on what the part shares with what was trained on."""
-    run, part = what
+def _leakage(cache: Cache, parts: Parts, what: tuple[str, str, str], on_progress: OnProgress) -> str:
+    """One line on what the part shares with what was trained on: identity of that cache, split, part."""
+    trained_on, split, part = what
     if part == "train":
         return "Measured on the part trained on: this says what was learnt by heart, not what is known."
     if part == ALL:
-        own = cache.identity == run.manifest_sha256
+        own = cache.identity == trained_on
         told = "the part trained on is among them" if own else "another cache than the one trained on"
         return f"All slices of the cache; {told}."
     two = {name: parts[name] for name in ("train", part)}
     on_slices = _counter(on_progress, "looking for leakage", sum(map(len, two.values())))
-    return one_line(leakage(cache, two, run.recipe.split, on_slices))
+    return one_line(leakage(cache, two, split, on_slices))
 
 
 def _counter(on_progress: OnProgress, what: str, total: int) -> Callable[[int], None]:
@@ -229,6 +256,7 @@ def _name(run: Run) -> str:
 
 def _model(run: Run) -> Model:
     facts: dict[str, Any] = {key: value for key, value in run.facts.items() if key != "cache"}
+    facts["command"] = without_paths(str(facts.get("command", "")))
     return Model(_name(run), run.recipe, facts, tuple(epochs_of(run)))
 
 
