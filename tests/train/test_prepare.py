@@ -21,7 +21,10 @@ from triage.dicom.headers import read_instance
 from triage.dicom.pixels import Decoder, read_slice, read_volume
 from triage.dicom.selection import select
 from triage.errors import DataError, TrainingError
-from triage.nn.preprocess import Preprocessing, average_thin, framed
+from triage.nn.predict import slabs_of
+from triage.nn.preprocess import Preprocessing, framed
+from triage.phantom import PhantomSpec, generate
+from triage.phantom.writer import write_series
 from triage.records import LABELS
 from triage.train.cache import JOURNAL, Cache, open_cache, verify
 from triage.train.prepare import SALT_FILE, UNMATCHED, PrepareOptions, Progress, prepare
@@ -345,7 +348,13 @@ def test_studies_by_study(studies: StudiesTruth, tmp_path: Path) -> None:
     assert again.identity == cache.identity
 
 
-def test_a_study_looks_as_it_does_to_the_node(studies: StudiesTruth, tmp_path: Path) -> None:
+def test_a_study_looks_as_it_does_to_the_node(tmp_path: Path) -> None:
+    """Two of routine thickness, a thin one that is averaged, and an overlapping thick one that is not."""
+    studies = write_studies(tmp_path / "data", StudiesSpec(thin=1))
+    overlapping = generate(9, PhantomSpec(n_slices=48, size_px=64, spacing_mm=2.5, thickness_mm=5.0))
+    paths = write_series(overlapping, studies.images / "study9")
+    with studies.labels.open("a", encoding="utf-8") as file:
+        file.write(f"{dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID},0,0,0,0,0,0\n")
     cache = prepare(studies.images, studies.labels, tmp_path / "cache", replace(SMALL, fov_mm=220.0))
     pictures = {hashlib.sha256(cache.hu(np.array([k])).tobytes()).hexdigest() for k in range(len(cache))}
     frame = Preprocessing(resize_px=64, crop_px=64, fov_mm=220.0)
@@ -355,8 +364,8 @@ def test_a_study_looks_as_it_does_to_the_node(studies: StudiesTruth, tmp_path: P
             selection = select([read_instance(path) for path in sorted(folder.iterdir())])
             assert selection.stack is not None
             volume = read_volume(selection.stack, {i.sop_instance_uid: i.path for i in selection.instances}, decoder)
-            hu, members = average_thin(torch.from_numpy(volume.hu), volume.positions_mm, 5.0)
-            assert len(members) == 24
+            hu, members = slabs_of(volume, 5.0)
+            assert len(members) == (48 if folder.name == "study9" else 24)
             planes = framed(hu, frame, volume.spacing_mm).numpy().astype(np.int16)
             expected |= {hashlib.sha256(plane[None].tobytes()).hexdigest() for plane in planes}
     assert pictures == expected

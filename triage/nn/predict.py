@@ -120,7 +120,12 @@ def slabs_of(volume: Volume, slab_mm: float) -> tuple[torch.Tensor, list[tuple[i
     hu = torch.from_numpy(np.array(volume.hu, dtype=np.float32))  # a copy: the volume may be read-only
     if not torch.isfinite(hu).all():
         raise StudyError("the volume holds values that are not finite")
-    return average_thin(hu, volume.positions_mm, 0.0 if volume.thickness_mm >= THICK_MM else slab_mm)
+    return average_thin(hu, volume.positions_mm, slab_of(volume.thickness_mm, slab_mm))
+
+
+def slab_of(thickness_mm: float, slab_mm: float) -> float:
+    """Thickness that slices of a series are averaged to: 0, so not at all, where they are thick already."""
+    return 0.0 if thickness_mm >= THICK_MM else slab_mm
 
 
 def slice_probabilities(

@@ -15,6 +15,7 @@ from triage.dicom.headers import read_instance
 from triage.dicom.pixels import read_slice, read_volume
 from triage.dicom.selection import select
 from triage.errors import InstanceError, SliceError, StudyError
+from triage.nn.predict import slab_of, slabs_of
 from triage.nn.preprocess import Preprocessing, average_thin, framed
 from triage.records import FloatArray, Instance, Slice, Stack, Volume
 from triage.train.cache import Aside, CachedSlice, Frame
@@ -117,7 +118,7 @@ def _volume_slices(
 ) -> Iterator[CachedSlice]:
     first, images = source
     assert unit.truth is not None
-    hu, members = average_thin(torch.from_numpy(volume.hu), volume.positions_mm, making.slab_mm)
+    hu, members = slabs_of(volume, making.slab_mm)
     for plane, places in zip(_framed(hu, making.frame, volume.spacing_mm), members, strict=True):
         middle = volume.slices[places[len(places) // 2]]
         image = images[middle.sop_instance_uid]
@@ -188,9 +189,11 @@ def _slabs(unit: Unit, making: Making, planes: Sequence[_Plane]) -> Iterator[Cac
     """The slices of one series, thin ones averaged where that is wanted and can be done."""
     alike = len({(one.hu.shape, one.plane.spacing_mm) for one in planes}) == 1
     positions = [one.position_mm for one in planes]
-    if making.slab_mm > 0 and alike and all(map(math.isfinite, positions)):
+    thicknesses = [one.plane.thickness_mm for one in planes if one.plane.thickness_mm is not None]
+    slab_mm = slab_of(float(np.median(thicknesses)) if thicknesses else 0.0, making.slab_mm)
+    if slab_mm > 0 and alike and all(map(math.isfinite, positions)):
         stack = torch.from_numpy(np.stack([one.hu for one in planes]))
-        hu, members = average_thin(stack, positions, making.slab_mm)
+        hu, members = average_thin(stack, positions, slab_mm)
         slabs = [([planes[k] for k in places], plane) for places, plane in zip(members, hu, strict=True)]
     else:
         slabs = [([one], torch.from_numpy(one.hu)) for one in planes]
