@@ -33,6 +33,9 @@ SHARED_FILE = "network.safetensors"
 SIZE_PX = range(32, 1025)
 """Input sizes that a 32-fold downsampling ResNet can take and a node can hold in memory."""
 
+FOV_MM, SLAB_MM = 1000, 20
+"""Largest field of view and thickest slab that a card may ask for."""
+
 Storage = Literal["int8", "fp16", "fp32"]
 """How weights lie in the files; they are fp32 once loaded. int8 is per output channel with a float scale."""
 
@@ -273,8 +276,9 @@ def _check_preprocessing(preprocessing: Preprocessing) -> None:
     )
     _require(all(0 < s < math.inf for s in preprocessing.std), "preprocessing.std must be positive")
     _require(all(math.isfinite(m) for m in preprocessing.mean), "preprocessing.mean must be finite")
-    _require(0 <= preprocessing.fov_mm <= 1000, f"preprocessing.fov_mm is {preprocessing.fov_mm}, not 0..1000")
-    _require(0 <= preprocessing.slab_mm <= 20, f"preprocessing.slab_mm is {preprocessing.slab_mm}, not 0..20")
+    fov_mm, slab_mm = preprocessing.fov_mm, preprocessing.slab_mm
+    _require(0 <= fov_mm <= FOV_MM, f"preprocessing.fov_mm is {fov_mm}, not 0..{FOV_MM}")
+    _require(0 <= slab_mm <= SLAB_MM, f"preprocessing.slab_mm is {slab_mm}, not 0..{SLAB_MM}")
 
 
 def _require(holds: bool, problem: str) -> None:

@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from triage.errors import DataError
 from triage.nn.architectures import ARCHITECTURES
-from triage.nn.card import SIZE_PX, Aggregation
+from triage.nn.card import FOV_MM, SIZE_PX, SLAB_MM, Aggregation
 from triage.nn.preprocess import Preprocessing, Window
-from triage.records import ANY, LABELS, SUBTYPES
+from triage.records import ANY, HU_MIN, LABELS, SUBTYPES
 
 Kind = Literal["binary", "subtype", "joint"]
 """One head for any bleed; five for the subtypes of slices that bleed; or all six on one trunk."""
@@ -261,7 +261,8 @@ def checked(recipe: Recipe) -> Recipe:
     require(recipe.architecture in ARCHITECTURES, f"architecture must be one of {', '.join(ARCHITECTURES)}")
     for name in ("batch", "epochs", "coarse_px"):
         within(name, 1)
-    for name in ("max_steps", "draws", "plateau_patience", "weight_decay", "clip_norm", "place_weight"):
+    for name in ("max_steps", "draws", "plateau_patience", "weight_decay", "clip_norm", "place_weight",
+                 "seed"):  # fmt: skip
         within(name, 0)
     for name in ("momentum", "warm_up", "coarse_share"):
         within(name, 0, 1)
@@ -270,14 +271,17 @@ def checked(recipe: Recipe) -> Recipe:
     require(0 < recipe.plateau_factor < 1, f"plateau_factor is {recipe.plateau_factor}, must be between 0 and 1")
     require(len(recipe.loss_weights) == len(LABELS), f"loss_weights must be {len(LABELS)} numbers")
     require(all(0 <= w < math.inf for w in recipe.loss_weights), "loss_weights must not be negative")
-    for name in ("fov_mm", "slab_mm"):
-        within(f"{PIXELS}.{name}", 0)
+    for name, most in (("fov_mm", FOV_MM), ("slab_mm", SLAB_MM)):
+        within(f"{PIXELS}.{name}", 0, most)
     for name in ("resize_px", "crop_px"):
         within(f"{PIXELS}.{name}", SIZE_PX[0], SIZE_PX[-1])
     pixels = recipe.preprocessing
     require(pixels.crop_px <= pixels.resize_px, f"{PIXELS}.crop_px must not be larger than resize_px")
     require(all(0 < v < math.inf for v in pixels.std), f"{PIXELS}.std must be positive")
+    require(all(math.isfinite(v) for v in pixels.mean), f"{PIXELS}.mean must be finite")
     require(all(0 < w.width_hu < math.inf for w in pixels.windows), f"{PIXELS}.windows must be wider than 0 HU")
+    begins = [w.center_hu - w.width_hu / 2 for w in pixels.windows]
+    require(all(low >= HU_MIN for low in begins), f"{PIXELS}.windows must not begin below {HU_MIN:g} HU")
     return recipe
 
 
