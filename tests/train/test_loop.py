@@ -65,7 +65,7 @@ def test_ctrl_c_within_an_epoch_saves_and_the_run_goes_on_as_if_nothing_had_been
 
 def test_training_learns_what_is_plain_to_see(phantom_cache: Cache, tmp_path: Path) -> None:
     """Asked about the training part itself, the network must come to know it."""
-    recipe = small("triage-binary", pretrained="false", epochs="5", draws="96", learning_rate="0.002",
+    recipe = small("triage-binary", pretrained="false", epochs="8", draws="128", learning_rate="0.002",
                    augmentation="none", precision="fp32", **{"preprocessing.crop_px": "40"})  # fmt: skip
     run = fit(recipe, phantom_cache, tmp_path / "run", FitOptions())
     losses = [line["train_loss"] for line in epochs_of(run)]
