@@ -276,8 +276,8 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
-    """Let cuDNN choose the same algorithms every time; without CUDA this changes nothing."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    """Let cuDNN choose the same algorithms every time, and fp32 be fp32; without CUDA this changes nothing."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
 
 

@@ -158,6 +158,10 @@ def notes(trained: Trained, result: Calibrated) -> tuple[str, ...]:
             f"Study probabilities of any bleed are shifted by {result.site_shift:+.3f} log odds to a prevalence of "
             f"{result.site_prevalence:.1%}; AUROC does not change by that."
         )
+    averaged_mm, served_mm = trained.cache.manifest.slab_mm, trained.recipe.preprocessing.slab_mm
+    if averaged_mm != served_mm and trained.cache.manifest.layout != PHANTOMS:
+        came = f"averaged to {averaged_mm:g} mm" if averaged_mm else "as they came"
+        told.append(f"Trained on slices {came}; the node averages thin ones to {served_mm:g} mm.")
     if trained.cache.manifest.layout == PHANTOMS:
         told.insert(0, "Test and training phantoms come from one generator: this says nothing about patients.")
     return tuple(told)

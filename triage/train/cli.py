@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What PyTorch's RuntimeErrors say then."""
+
 EXTRA = ("sklearn", "matplotlib")
 """What comes with `pip install ich-triage[train]` only."""
 
@@ -85,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = DONE
     except Exception as e:  # border: the last one
         log.debug("failed", exc_info=True)
+        if isinstance(e, MemoryError) or any(text in str(e).lower() for text in OUT_OF_MEMORY):
+            print("triage-train: out of memory; end other programs, or use --device cpu", file=sys.stderr)
+            sys.exit(FAILED)
         print(f"triage-train: unexpected fault: {type(e).__name__}: {e}", file=sys.stderr)
     sys.exit(code)
 

@@ -33,8 +33,8 @@ from triage.train.runs import BEST, CHECKPOINT, RECIPE, Run, open_run, write_run
 from triage.train.scores import Scores, score
 from triage.train.splits import parts_of, require_positives
 
-LOG_STEPS = 20
-"""A line of metrics and a look at the loss every so many steps."""
+LOG_STEPS, LOG_S = 20, 10.0
+"""A line of metrics and a look at the loss every so many steps, or seconds where steps are slow."""
 
 SAVE_S = 300.0
 """Within an epoch a checkpoint is written so often."""
@@ -220,7 +220,7 @@ def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal
     last = min(work.steps_an_epoch, learner.step_in_epoch + work.total_steps - learner.step)
     batches = [drawn[share * k : share * (k + 1)] for k in range(learner.step_in_epoch, last)]
     training_mode(learner.model)
-    begin = saved = time.monotonic()
+    begin = saved = told = time.monotonic()
     first, is_whole = learner.step, True
     try:
         for raw in read_ahead(work.cache, batches, recipe.place_weight > 0):
@@ -231,7 +231,9 @@ def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal
             learner.step += 1
             learner.step_in_epoch += 1
             is_whole = True
-            if learner.step % LOG_STEPS == 0 or learner.step == work.total_steps:
+            slow = time.monotonic() - told > LOG_S
+            if slow or learner.step % LOG_STEPS == 0 or learner.step == work.total_steps:
+                told = time.monotonic()
                 mean = float(learner.losses[0]) / learner.losses[1]
                 _check(mean, learner, work)
                 per_s = (learner.step - first) * recipe.batch / (time.monotonic() - begin)
@@ -393,4 +395,5 @@ def _event(work: _Work, learner: Learner, loss: float, per_s: float, line: dict[
 def _deterministic(recipe: Recipe) -> None:
     torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not recipe.deterministic
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: bf16 is there for who wants speed
 

@@ -5,6 +5,7 @@
 It writes the cache and nothing else, and prints nothing.
 """
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -222,8 +223,10 @@ def _keep_salt(task: _Task) -> None:
     path = task.out / SALT_FILE
     if not path.exists():
         task.out.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(f"{task.salt}\n", encoding="utf-8")
+        part = path.with_name(f".{SALT_FILE}.{os.getpid()}.part")  # whole or not at all, and never to be read by others
+        part.touch(mode=0o600)
+        part.write_text(f"{task.salt}\n", encoding="utf-8")
+        part.replace(path)
 
 
 def _name(job: tuple[Path, Sequence[str], str], _: Worker) -> list[Named]:
