@@ -99,7 +99,7 @@ def test_from_fit_to_a_study_judged_by_the_node(cache: Path, folder: Path, run: 
     code, out, err = run(triage_train, *export, "--allow-unsupported")
     assert code == 0, err
     pack = tmp_path / "models" / "tiny-1"
-    assert verify_pack(pack)[0] == "tiny 1 (demonstration), resnet18"
+    assert verify_pack(pack)[0] == "tiny 1 (demonstration), resnet18, one trunk for all labels"
     card = read_card(pack)
     assert card.networks.trunk == "shared"
     assert "recipe triage-joint" in card.training.run
