@@ -63,13 +63,14 @@ class Bar:
                 print(text, file=sys.stderr, flush=True)
         passed = now - self._begin
         rate = (done - self._first) / passed if passed > 0 else 0.0
-        told = f"{rate:,.1f} {self._unit}/s{', ' + more if more else ''}"
+        told = ", ".join(text for text in (f"{rate:,.1f} {self._unit}/s" if rate else "", more) if text)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total or None, rate=told)
         elif total and (now - self._said >= LINE_S or done == total > 0):
             self._said = now
             left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""
-            print(f"{text}: {done:,} of {total:,} {self._unit}, {told}{left}", file=sys.stderr, flush=True)
+            told = f", {told}" if told else ""
+            print(f"{text}: {done:,} of {total:,} {self._unit}{told}{left}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """A line that stays."""
