@@ -1,7 +1,8 @@
 """Images a second of training's parts: preparing, the cached loader, a training step here, ResNet-152 on a GPU.
 
 The ways to be compared take turns within each round; a first round, which is not counted, warms files, caches and
-compilers. Times by CPU count the processes' own seconds, so that another program's load blurs them less.
+compilers: the disk is not measured. Times by CPU count the processes' own seconds, so that another program's load blurs
+them less.
 
     python benchmarks/train_speed.py --parts prepare loader step --rounds 5
     python benchmarks/train_speed.py --parts gpu
@@ -115,7 +116,7 @@ class Table:
                 rates[name].append(timed(work))
         for name, values in rates.items():
             cpu = "-" if self.on_gpu else told([rate.cpu for rate in values])
-            self.say(f"{name:52} {told([rate.wall for rate in values]):>26} {cpu:>26}  {(beside or {}).get(name, '')}")
+            self.say(f"{name:70} {told([rate.wall for rate in values]):>24} {cpu:>24}  {(beside or {}).get(name, '')}")
 
     def say(self, line: str) -> None:
         print(line.rstrip(), flush=True)
@@ -314,7 +315,7 @@ def main(given: Sequence[str] | None = None) -> None:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     table.say(f"{cpu_name()}, {os.cpu_count()} cores, load {load}; torch {torch.__version__}")
     table.say(f"images/s: median (min-max) of {arguments.rounds} rounds")
-    table.say(f"{'':52} {'by the clock':>26} {'by CPU time, one core':>26}")
+    table.say(f"{'':70} {'by the clock':>24} {'by CPU time, one core':>24}")
     with tempfile.TemporaryDirectory() as folder:
         for part in arguments.parts:
             if part == "prepare":
