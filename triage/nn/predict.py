@@ -204,9 +204,12 @@ def joint(card: Card, scores: dict[str, FloatArray]) -> dict[str, FloatArray]:
     Returns:
         By label; P(any) P(subtype | any) where heads are conditional.
     """
-    if card.networks.subtype_meaning == "marginal":
-        return scores
-    return scores | {label: scores[label] * scores[ANY] for label in SUBTYPES}
+    return scores if card.networks.subtype_meaning == "marginal" else composed(scores)
+
+
+def composed(scores: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """P(any) P(subtype | any) in place of P(subtype | any), for the subtypes that are there; ANY must be."""
+    return scores | {label: p * scores[ANY] for label, p in scores.items() if label != ANY}
 
 
 def aggregate(aggregation: Aggregation, scores: FloatArray) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from triage.nn.card import Aggregation, Platt
-from triage.nn.predict import aggregate, logit, network_logits, sigmoid
+from triage.nn.predict import aggregate, composed, logit, network_logits, sigmoid
 from triage.nn.preprocess import Preprocessing
 from triage.records import ANY, LABELS
 from triage.train.cache import Cache, Index, Rows
@@ -95,9 +95,7 @@ def slice_probabilities(scores: Scores, calibration: Mapping[str, Platt] | None 
     """
     platts = calibration or {}
     p = {label: sigmoid(platts.get(label, Platt()), scores.column(label)) for label in scores.labels}
-    if ANY in p:
-        p |= {label: p[label] * p[ANY] for label in p if label != ANY}
-    return p
+    return composed(p) if ANY in p else p
 
 
 def study_rows(index: Index, rows: Rows) -> list[StudyRows]:
