@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +27,7 @@ from triage.train.distributed import World, barrier, joined, shared, summed
 from triage.train.interrupts import Interrupts
 from triage.train.journal import Journal, facts_of
 from triage.train.learner import AUTOCAST, Learner, Start, build_learner, loss_of, rate_at, training_mode
+from triage.train.metrics import auroc
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, RECIPE, Run, open_run, write_run, write_weights
 from triage.train.scores import Scores, score
@@ -344,7 +344,8 @@ def watched(recipe: Recipe, truth: Bools, scores: Scores) -> dict[str, Any]:
         said = logits >= 0
         accuracy.append(float(np.mean(said == y)))
         f1 += [_f1(said, y), _f1(~said, ~y)] if len(recipe.labels) == 1 else [_f1(said, y)]
-        areas[label] = _auroc(logits, y)
+        area = auroc(logits, y)
+        areas[label] = area if math.isfinite(area) else None
     return {
         "watched_loss": sum(losses), "f1": float(np.mean(f1)), "accuracy": float(np.mean(accuracy)), "auroc": areas,
     }  # fmt: skip
@@ -353,15 +354,6 @@ def watched(recipe: Recipe, truth: Bools, scores: Scores) -> dict[str, Any]:
 def _f1(said: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
     """0 where there is neither a hit nor a miss."""
     return float(2 * (said & truth).sum() / max(int(said.sum() + truth.sum()), 1))
-
-
-def _auroc(p: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float | None:
-    """How often a positive ranks above a negative; None without either. Here scikit-learn need not be there."""
-    positive, negative = int(truth.sum()), int((~truth).sum())
-    if not positive or not negative:
-        return None
-    above = rankdata(p)[truth].sum() - positive * (positive + 1) / 2
-    return float(above / (positive * negative))
 
 
 def _check(loss: float, learner: Learner, work: _Work) -> None:

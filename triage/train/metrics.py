@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 BINS = 15
-"""Bins of equal mass of the calibration error; ml.md's and the field's usual number."""
+"""Bins of equal mass of the calibration error; the field's usual number."""
 
 REPETITIONS = 2000
 """Resamplings of a bootstrap."""
