@@ -32,8 +32,8 @@ QUIRKS = (
     "truncated", "constant", "wrap12", "pad2000", "tilt", "dup", "nonsquare", "overflow",
     "csv_duplicate", "unlabelled", "imageless",
 )  # fmt: skip
-"""Faults known of such data. Each is laid on one study: the first on the first, and so on, again from the first after the
-last. Header windows are multi-valued in every other file anyway."""
+"""Faults known of such data. Each is laid on one study: the first on the first, and so on, again from the first after
+the last. Header windows are multi-valued in every other file anyway."""
 
 TILT_DEG = 18.0
 
