@@ -1,8 +1,9 @@
 """What a split by image flatters: one recipe on phantoms that each have a pattern of their own, split in two ways.
 
 Every study's tissue gets a smooth pattern that all its slices share and no other study has, as a patient's anatomy and
-a scanner's shading are. Both networks learn from as many slices in as many steps; each is measured on the test part of
-its own split, and both on the same phantoms that are in neither.
+a scanner's shading are. Both networks make as many steps of as many slices (the split by image has 80 % of them to draw
+from, the one by patient 70 %); each is measured on the test part of its own split, and both on the same phantoms that
+are in neither.
 
     python benchmarks/leak.py
 """
