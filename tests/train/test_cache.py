@@ -21,7 +21,6 @@ from triage.train.cache import (
     Frame,
     Manifest,
     open_cache,
-    salted_hash,
     shard_name,
     verify,
 )
@@ -245,14 +244,6 @@ def test_a_cache_without_slices_is_refused_with_the_place_of_the_reasons(tmp_pat
     writer.append("empty", [], [Aside("x", "broken")])
     with pytest.raises(DataError, match=r"no slice; see aside\.csv"):
         writer.finish(Manifest("rsna", FRAME, 0.0, "", "x"))
-
-
-def test_salted_hashes_tell_nothing_without_the_salt() -> None:
-    one = salted_hash("salt", "patient", "4711")
-    assert one == salted_hash("salt", "patient", "4711")
-    assert len({one, salted_hash("pepper", "patient", "4711"), salted_hash("salt", "patient", "4712"),
-                salted_hash("salt", "patient4711")}) == 4  # fmt: skip
-    assert "4711" not in one
 
 
 def test_a_slice_is_a_record(tmp_path: Path) -> None:

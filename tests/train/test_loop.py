@@ -80,6 +80,8 @@ def test_a_run_writes_down_what_it_did(phantom_cache: Cache, tmp_path: Path) -> 
     facts = run.facts
     assert (facts["command"], facts["epochs"], facts["steps"], facts["best_epoch"]) == ("triage-train fit ...", 2, 4, 2)
     assert facts["manifest_sha256"] == phantom_cache.identity
+    share = facts["split"]["train"]["positives"]["any"] / facts["split"]["train"]["slices"]
+    assert facts["prior_shift"] == pytest.approx(math.log(share / (1 - share)), abs=1e-3)  # half of the draws bleed
     assert set(facts["split"]) == {"train", "validation", "calibration", "test"}
     assert [e.epoch_line["epoch"] for e in events if e.epoch_line] == [1, 2]
     assert events[-1].step == events[-1].total_steps == 4
@@ -201,7 +203,7 @@ def test_weights_of_torchvision_are_taken_when_their_hash_is_the_stated_one(
 ) -> None:
     from torchvision.models import resnet18
 
-    from triage.train.data import file_sha256
+    from triage.train.cache import file_hash
     from triage.train.learner import build_learner
 
     torch.manual_seed(3)
@@ -209,7 +211,7 @@ def test_weights_of_torchvision_are_taken_when_their_hash_is_the_stated_one(
     path = tmp_path / "resnet18-0000.pth"
     torch.save(original.state_dict(), path)
     recipe = small("triage-binary")
-    digest = file_sha256(path)
+    digest = file_hash(path)
     learner = build_learner(recipe, torch.device("cpu"), 1, Start(path, digest[:12]))
     assert torch.equal(learner.network.state_dict()["trunk.layer3.0.conv1.weight"], original.layer3[0].conv1.weight)
     for start, message in (
@@ -222,7 +224,7 @@ def test_weights_of_torchvision_are_taken_when_their_hash_is_the_stated_one(
         build_learner(replace(recipe, architecture="resnet34"), torch.device("cpu"), 1, Start(path, digest))
     path.write_bytes(b"garbage")
     with pytest.raises(DataError, match="not a state dict that can be read"):
-        build_learner(recipe, torch.device("cpu"), 1, Start(path, file_sha256(path)))
+        build_learner(recipe, torch.device("cpu"), 1, Start(path, file_hash(path)))
 
 
 def test_a_subtype_run_may_start_from_another_run(phantom_cache: Cache, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from triage.train.metrics import (
     bootstrap_by_patient,
     calibration_curve,
     calibration_error,
-    macro_f1,
     measured,
     patient_draws,
     predictive_values,
@@ -96,13 +95,6 @@ def test_predictive_values_of_the_literature() -> None:
     assert [round(100 * v.ppv) for v in values] == [38, 51, 62]
     assert all(v.npv > 0.99 for v in values)
     assert np.isnan(predictive_values(0.0, 1.0, (0.1,))[0].ppv)
-
-
-def test_macro_f1_leaves_out_labels_without_positives() -> None:
-    p, truth = sample()
-    both = np.stack([truth, np.zeros_like(truth)], axis=1)
-    assert macro_f1(np.stack([p, p], axis=1), both) == pytest.approx(f1_score(truth, p >= 0.5))
-    assert np.isnan(macro_f1(p[:, None], both[:, 1:]))
 
 
 def test_a_resampling_counts_patients_as_often_as_they_are_drawn() -> None:

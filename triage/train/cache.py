@@ -41,7 +41,7 @@ from triage.train.index import (
 __all__ = [
     "ASIDE", "FORMAT", "INDEX", "JOURNAL", "MANIFEST", "SHARD_SLICES", "Aside", "Bools", "Cache", "CacheWriter",
     "CachedSlice", "Floats", "Frame", "Index", "Manifest", "Rows", "Strings", "file_hash", "open_cache",
-    "parse_manifest", "read_manifest_text", "salted_hash", "shard_name", "verify", "write_atomically",
+    "parse_manifest", "read_manifest_text", "shard_name", "verify", "write_atomically",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -54,8 +54,6 @@ SHARD_SLICES = 4096
 MANIFEST, INDEX, ASIDE, JOURNAL = "cache.json", "index.csv", "aside.csv", "journal.csv"
 
 AGAIN = "run prepare again with another --out"
-
-HASH_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +97,6 @@ class Aside:
 
     image: str
     reason: str
-
-
-def salted_hash(salt: str, *parts: str) -> str:
-    """A pseudonym that only who knows the salt can make again: 16 hexadecimal characters."""
-    return hashlib.sha256("\0".join((salt, *parts)).encode()).hexdigest()[:HASH_CHARACTERS]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import typer
 from triage import __version__
 from triage.errors import ConfigError, DataError, TriageError
 from triage.train import data_cli
+from triage.train.memory import is_shortage
 from triage.train.progress import Bar
 from triage.train.screen import comparison_lines, counted, recipe_lines, summary, tell_calibrated, watch
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What PyTorch's RuntimeErrors say then."""
 
 EXTRA = ("sklearn", "matplotlib")
 """What comes with `pip install ich-triage[train]` only."""
@@ -88,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = DONE
     except Exception as e:  # border: the last one
         log.debug("failed", exc_info=True)
-        if isinstance(e, MemoryError) or any(text in str(e).lower() for text in OUT_OF_MEMORY):
+        if is_shortage(e):
             print("triage-train: out of memory; end other programs, or use --device cpu", file=sys.stderr)
             sys.exit(FAILED)
         print(f"triage-train: unexpected fault: {type(e).__name__}: {e}", file=sys.stderr)

@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -173,14 +172,3 @@ def step_seed(*numbers: int) -> int:
     """One seed from several numbers."""
     state = np.random.SeedSequence(numbers).generate_state(2, np.uint32)
     return int(state[0]) << 31 ^ int(state[1])
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file of weights. Raises DataError when it cannot be read."""
-    import hashlib
-
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read ({e.strerror}); name a file of weights") from e

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from triage import __version__
+from triage.records import ANY
+from triage.train import sampler
 from triage.train.cache import Cache, Rows
 from triage.train.learner import Learner
 from triage.train.runs import METRICS
@@ -99,7 +101,10 @@ def facts_of(learner: Learner, cache: Cache, parts: dict[str, Rows], session: tu
     Returns:
         JSON types.
     """
-    device = learner.device
+    device, recipe = learner.device, learner.recipe
+    labels = cache.index.labels[parts["train"]]
+    # What calibration will have to undo: a sampler teaches the network other odds than there are.
+    shift = round(sampler.prior_shift(labels, sampler.weights(labels, recipe)), 3) if ANY in recipe.labels else 0.0
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {os.cpu_count()} cores"
     return {
         "cache": str(cache.folder.resolve()), "manifest_sha256": cache.identity, "layout": cache.manifest.layout,
@@ -107,6 +112,6 @@ def facts_of(learner: Learner, cache: Cache, parts: dict[str, Rows], session: tu
         "versions": {"ich-triage": __version__, "python": platform.python_version(), "torch": str(torch.__version__),
                      "numpy": np.__version__},
         "split": describe(parts, cache.index), "split_sha256": split_hash(parts, cache.index),
-        "total_steps": learner.total_steps, "epochs": learner.epoch, "steps": learner.step,
+        "prior_shift": shift, "total_steps": learner.total_steps, "epochs": learner.epoch, "steps": learner.step,
         "seconds": round(learner.seconds, 1),
     }  # fmt: skip

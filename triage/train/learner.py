@@ -1,6 +1,7 @@
 """What a run trains: network, optimiser, schedule, losses; built from a recipe, saved and restored whole."""
 
 import math
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch.nn import functional
 from triage.errors import DataError
 from triage.nn.architectures import RESNETS, THESIS_CNN, THESIS_CNN_PX, Network, build
 from triage.records import ANY, LABELS
-from triage.train.data import Batch, file_sha256
+from triage.train.cache import file_hash
+from triage.train.data import Batch
 from triage.train.places import Plain, Pointing, asked
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, open_run, read_weights
@@ -185,7 +187,9 @@ def _start(network: Network, recipe: Recipe, start: Start) -> None:
 
 
 def _check_stated(path: Path, stated: str) -> None:
-    found = file_sha256(path)
+    found = file_hash(path)
+    if not found:
+        raise DataError(f"--pretrained {path}: cannot be read; name a file of weights")
     if len(stated) < SHA256_CHARACTERS:
         raise DataError(f"--pretrained-sha256: state the hash you expect of {path.name}; the file's is {found}")
     if not found.startswith(stated.lower()):
@@ -196,8 +200,6 @@ def _foreign_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict as torchvision distributes it, or safetensors; nothing in it is executed."""
     if path.suffix == ".safetensors":
         return read_weights(path)
-    import pickle
-
     try:
         state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as e:

@@ -27,7 +27,8 @@ from triage.train.distributed import World, barrier, joined, shared, summed
 from triage.train.interrupts import Interrupts
 from triage.train.journal import Journal, facts_of
 from triage.train.learner import AUTOCAST, Learner, Start, build_learner, loss_of, rate_at, training_mode
-from triage.train.metrics import auroc
+from triage.train.memory import is_shortage
+from triage.train.metrics import auroc, f1
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, RECIPE, Run, open_run, write_run, write_weights
 from triage.train.scores import Scores, score
@@ -39,9 +40,6 @@ LOG_STEPS, LOG_S = 20, 10.0
 SAVE_S = 300.0
 """Within an epoch a checkpoint is written so often."""
 
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What RuntimeErrors of PyTorch say when memory does not suffice; CUDA has an exception of its own."""
 
 CPU = torch.device("cpu")
 
@@ -100,12 +98,10 @@ def fit(recipe: Recipe, cache: Cache, folder: Path, options: FitOptions) -> Run:
         work = _Work(recipe, cache, folder, options, world, parts, interrupts)
         try:
             _train(work)
-        except (torch.OutOfMemoryError, MemoryError) as e:
-            raise TrainingError(_memory(recipe)) from e
         except OSError as e:
             raise TrainingError(f"{folder}: the disk said: {e.strerror}; make room and go on with --resume") from e
-        except RuntimeError as e:
-            if any(text in str(e).lower() for text in OUT_OF_MEMORY):
+        except (MemoryError, RuntimeError) as e:
+            if is_shortage(e):
                 raise TrainingError(_memory(recipe)) from e
             raise
     return open_run(folder)
@@ -328,11 +324,11 @@ def _watched(work: _Work, learner: Learner) -> dict[str, Any]:
 
 
 def watched(recipe: Recipe, truth: Bools, scores: Scores) -> dict[str, Any]:
-    """Measures of a part as training goes on: loss, accuracy, macro F1 at 0.5, AUROC by label.
+    """Measures of a part as training goes on: loss, accuracy, macro F1 at 0.5 of what has positives, AUROC by label.
 
     Subtypes are measured on slices that bleed; where there are none, on nothing.
     """
-    losses, f1, accuracy = [], [], []
+    losses, scores_of_f1, accuracy = [], [], []
     areas: dict[str, float | None] = {}
     for label, column in zip(recipe.labels, recipe.columns, strict=True):
         counted = np.ones(len(truth), bool) if label == ANY else truth[:, 0]
@@ -341,19 +337,14 @@ def watched(recipe: Recipe, truth: Bools, scores: Scores) -> dict[str, Any]:
             continue
         logits, y = scores.column(label)[counted], truth[counted, column]
         losses.append(recipe.loss_weights[column] * float(np.mean(np.logaddexp(0, logits) - y * logits)))
-        said = logits >= 0
-        accuracy.append(float(np.mean(said == y)))
-        f1 += [_f1(said, y), _f1(~said, ~y)] if len(recipe.labels) == 1 else [_f1(said, y)]
+        accuracy.append(float(np.mean((logits >= 0) == y)))
+        scores_of_f1 += [f1(logits, y, 0.0)] + ([f1(-logits, ~y, 0.0)] if len(recipe.labels) == 1 else [])
         area = auroc(logits, y)
         areas[label] = area if math.isfinite(area) else None
     return {
-        "watched_loss": sum(losses), "f1": float(np.mean(f1)), "accuracy": float(np.mean(accuracy)), "auroc": areas,
+        "watched_loss": sum(losses), "f1": float(np.mean([v for v in scores_of_f1 if math.isfinite(v)] or [0.0])),
+        "accuracy": float(np.mean(accuracy)), "auroc": areas,
     }  # fmt: skip
-
-
-def _f1(said: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
-    """0 where there is neither a hit nor a miss."""
-    return float(2 * (said & truth).sum() / max(int(said.sum() + truth.sum()), 1))
 
 
 def _check(loss: float, learner: Learner, work: _Work) -> None:

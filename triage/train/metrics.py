@@ -165,21 +165,6 @@ def f1(p: Floats, truth: Bools, threshold: float = 0.5) -> float:
     return _ratio(right, right + counts.false_positive + counts.false_negative) if truth.any() else np.nan
 
 
-def macro_f1(p: Floats, truth: Bools, threshold: float = 0.5) -> float:
-    """Mean F1 of labels.
-
-    Args:
-        p: (n, k) probabilities of k labels.
-        truth: (n, k)
-        threshold: One for all.
-
-    Returns:
-        The mean over the labels that have positives; NaN where none has.
-    """
-    values = [f1(p[:, k], truth[:, k], threshold) for k in range(p.shape[1])]
-    return float(np.mean(kept)) if (kept := [v for v in values if np.isfinite(v)]) else np.nan
-
-
 def calibration_error(p: Floats, truth: Bools, bins: int = BINS) -> float:
     """Expected calibration error: mean distance of probability and share of positives over bins of equal mass."""
     points = calibration_curve(p, truth, bins)
