@@ -14,7 +14,7 @@ from triage.nn.pack import load_pack, write_pack
 from triage.nn.preprocess import Preprocessing
 from triage.phantom import PhantomSpec
 from triage.records import ANY, LABELS, SUBTYPES
-from triage.train.cache import Cache
+from triage.train.cache import Cache, Frame
 from triage.train.compare import Comparison, Gate, compare
 from triage.train.judged import judged, score_networks
 from triage.train.metrics import auroc
@@ -36,12 +36,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return write_phantoms(tmp_path_factory.mktemp("gate") / "cache", data, workers=1)
 
 
-def write(folder: Path, seed: int, version: str, review: float = 0.5, **training: str) -> Path:
+def write(
+    folder: Path, seed: int, version: str, review: float = 0.5, pixels: Preprocessing = PIXELS, **training: str
+) -> Path:
     """A pack of random weights: two seeds judge differently, and nobody knows which is better."""
     torch.manual_seed(seed)
     card = Card(
         "small", version, "demonstration", Networks("resnet18", trunk="shared"),
-        Thresholds(max(review, 0.9), review, dict.fromkeys(SUBTYPES, 0.5)), PIXELS,
+        Thresholds(max(review, 0.9), review, dict.fromkeys(SUBTYPES, 0.5)), pixels,
         training=Training(**({"manifest": "elsewhere"} | training)),
     )  # fmt: skip
     write_pack(folder / f"small-{version}", card, build("resnet18", 6).state_dict())
@@ -121,6 +123,27 @@ def test_slices_that_were_trained_on_are_left_out(cache: Cache, tmp_path: Path) 
 def test_a_card_that_says_nothing_of_its_data_is_warned_of(cache: Cache, tmp_path: Path) -> None:
     pack = write(tmp_path, 1, "1", manifest="")
     assert "does not say which cache" in compare(pack, pack, cache, QUICK).warnings[0]
+
+
+def test_packs_that_want_slices_of_different_sizes_are_compared_on_the_same_ones(cache: Cache, tmp_path: Path) -> None:
+    spec = PhantomSpec(size_px=64, n_slices=6, p_bleed=0.5)
+    data = replace(SMALL, seeds=range(30), spec=spec, frame=Frame(48, 200.0))
+    smaller = write_phantoms(tmp_path / "smaller", data, workers=1)
+    pixels = replace(PIXELS, resize_px=48, crop_px=48, fov_mm=200.0)
+    one = write(tmp_path, 1, "1")
+    other = write(tmp_path, 2, "2", pixels=pixels)
+    with pytest.raises(DataError, match="64 px"):
+        compare(one, other, cache, QUICK)
+    found = compare(one, other, cache, replace(QUICK, cache_b=smaller))
+    alone = compare(other, other, smaller, QUICK)
+    assert figure(found, "AUROC any")[1] == figure(alone, "AUROC any")[0]
+    assert found.n_slices == 180
+    known = write(tmp_path, 2, "3", pixels=pixels, manifest=smaller.identity, split_salt="4")
+    rows = split_rows(cache.index, "patient", "4")["test"]
+    assert compare(one, known, cache, replace(QUICK, cache_b=smaller)).n_slices == len(rows)
+    fewer = write_phantoms(tmp_path / "fewer", replace(data, seeds=range(29)), workers=1)
+    with pytest.raises(DataError, match="hold different slices"):
+        compare(one, other, cache, replace(QUICK, cache_b=fewer))
 
 
 def test_what_cannot_be_compared_is_refused(cache: Cache, tmp_path: Path) -> None:

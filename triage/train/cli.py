@@ -276,6 +276,9 @@ def compare(
     pack_a: Annotated[Path, typer.Argument(help="The pack in use.")],
     pack_b: Annotated[Path, typer.Argument(help="The one that may replace it.")],
     data: Annotated[Path, typer.Option(help="A cache that neither was trained on, or whose test part was kept out.")],
+    data_b: Annotated[
+        Path | None, typer.Option(help="The same slices in the size that the second pack wants, if it wants another.")
+    ] = None,
     margin: Annotated[float, typer.Option(min=0, max=0.5, help="What may be lost at most.")] = 0.02,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one document.")] = False,
     device: DeviceOption = "auto",
@@ -288,7 +291,8 @@ def compare(
 
     _require_extra()
     with Bar("slices") as bar:
-        gate = Gate(margin, device=pick_device(device))
+        other = open_cache(data_b) if data_b else None
+        gate = Gate(margin, device=pick_device(device), cache_b=other)
         found = hold(pack_a, pack_b, open_cache(data), gate, counted(bar, "scoring"))
     if as_json:
         print(json.dumps(found.document(), indent=2))

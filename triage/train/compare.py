@@ -52,6 +52,8 @@ class Gate:
     split_salt: str = "1"
     """Of the split, where a part is named and no pack says with which it was trained."""
     device: torch.device | str = "cpu"
+    cache_b: Cache | None = None
+    """The same slices as B wants them, where it wants others than A; None: both take the one cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,12 @@ def compare(pack_a: Path, pack_b: Path, cache: Cache, gate: Gate, on_batch: OnBa
         PackError: A pack is refused.
     """
     packs = load_pack(pack_a, gate.device), load_pack(pack_b, gate.device)
-    for pack in packs:
-        check_suits(pack.card.preprocessing, cache)
-    rows, told, warnings = _rows(packs, cache, gate)
-    said = tuple(_judged(pack, cache, rows, on_batch) for pack in packs)
+    caches = cache, gate.cache_b or cache
+    for pack, own in zip(packs, caches, strict=True):
+        check_suits(pack.card.preprocessing, own)
+    _require_same_slices(*caches)
+    rows, told, warnings = _rows(packs, caches, gate)
+    said = tuple(_judged(pack, own, rows, on_batch) for pack, own in zip(packs, caches, strict=True))
     bleeds = said[0].of_studies(ANY)[1]
     if bleeds.all() or not bleeds.any():
         raise DataError(f"{told}: {int(bleeds.sum())} of {len(bleeds)} studies bleed; both kinds are needed")
@@ -141,17 +145,27 @@ def compare(pack_a: Path, pack_b: Path, cache: Cache, gate: Gate, on_batch: OnBa
     )  # fmt: skip
 
 
+def _require_same_slices(one: Cache, other: Cache) -> None:
+    for what in ("image", "patient", "labels"):
+        if not np.array_equal(getattr(one.index, what), getattr(other.index, what)):
+            raise DataError(
+                f"{one.folder} and {other.folder}: hold different slices ({what}); prepare both from the same files "
+                "and labels, a hospital's with one --salt-file"
+            )
+
+
 def _judged(pack: Pack, cache: Cache, rows: Rows, on_batch: OnBatch) -> Judged:
     scores = score_networks(pack.networks, (cache, rows, pack.card.preprocessing), pack.device, on_batch)
     return judged(pack.card, scores, cache.index)
 
 
-def _rows(packs: tuple[Pack, Pack], cache: Cache, gate: Gate) -> tuple[Rows, str, tuple[str, ...]]:
+def _rows(packs: tuple[Pack, Pack], caches: tuple[Cache, Cache], gate: Gate) -> tuple[Rows, str, tuple[str, ...]]:
     """The slices to compare on, what they are called, and what there is to warn of."""
-    cards = [pack.card for pack in packs]
+    cards, cache = [pack.card for pack in packs], caches[0]
+    identities = {one.identity for one in caches}
     warnings = [f"{card.name} {card.version} does not say which cache it was trained on; if it was this one, its "
                 "figures flatter" for card in cards if not card.training.manifest]  # fmt: skip
-    trained = [card for card in cards if card.training.manifest == cache.identity]
+    trained = [card for card in cards if card.training.manifest in identities]
     part = gate.part if gate.part != "unseen" else ("test" if trained else "all")
     if part != "test":
         warnings += [f"{card.name} {card.version} was fitted on slices of part {part} of this cache: its figures "
