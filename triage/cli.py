@@ -175,7 +175,7 @@ def analyse(
             documents.append({**asdict(done.result), "unreadable": unreadable})
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                for o in build_objects(done.result, done.sources, node_identity(settings), settings.results.captures):
+                for o in build_objects(done.result, done.sources, node_identity(settings)):
                     with (out / f"{o.kind}-{o.sop_instance_uid}.dcm").open("wb") as file:
                         o.write(file)
             if not as_json:

@@ -5,7 +5,7 @@ Relative paths are relative to the folder of the configuration file.
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -20,6 +20,12 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 """0 lets the operating system choose (tests)."""
 
 Seconds = Annotated[float, Field(gt=0)]
+
+MailAddress = Annotated[str, StringConstraints(pattern=r"^[^@\s<>]+@[^@\s<>]+$")]
+
+
+MESSAGE_SECTIONS = ("hl7", "fhir", "webhooks", "mail")
+"""Sections of outputs that are no DICOM peers."""
 
 
 class Section(BaseModel):
@@ -98,20 +104,99 @@ class Results(Section):
     """What is sent back."""
 
     sop_class: Literal["comprehensive3d", "comprehensive", "enhanced"] = "comprehensive3d"
+    regions: bool = False
+    """A second Structured Report with a region for each finding."""
     captures: bool = True
     """Secondary Captures for positive studies."""
+    capture_mode: Literal["single", "multiframe"] = "single"
     max_key_slices: Annotated[int, Field(ge=1, le=5)] = 5
+    key_object: bool = True
+    """A Key Object Selection of the key slices, for positive studies."""
+    presentation_state: bool = False
+    activation_map: bool = False
+    superseded: Literal["reject", "nothing"] = "reject"
+    """What a new analysis does about the objects, other than reports, of the one it supersedes."""
 
 
-class Destination(Section):
-    """One peer that gets every result."""
+DicomKind = Literal["report", "regions", "capture", "key_object", "presentation", "activation_map", "rejection"]
+
+
+class Output(Section):
+    """Base of everything that results are sent to."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+    """Unique among all outputs of every kind."""
+    only_positive: bool = False
+    """Gets nothing of studies that are negative or not analysed."""
+    connect_timeout_s: Seconds = 10.0
+    response_timeout_s: Seconds = 60.0
+
+
+class Destination(Output):
+    """One DICOM peer."""
+
     ae_title: AeTitle
     host: Annotated[str, StringConstraints(min_length=1)]
     port: Annotated[int, Field(ge=1, le=65535)]
-    connect_timeout_s: Seconds = 10.0
-    response_timeout_s: Seconds = 60.0
+    objects: tuple[DicomKind, ...] = Field(default=get_args(DicomKind), strict=False)
+    """Kinds of objects that it gets, of those that are made."""
+    storage_commitment: Literal["auto", "required", "off"] = "auto"
+    """auto: asked for, and where the peer has none its acceptance counts; required: that is a failure to be mended."""
+    commitment_timeout_s: Seconds = 600.0
+    """After it an unanswered request for commitment is repeated."""
+
+
+class Hl7Output(Output):
+    """A RIS or broker that takes HL7 v2.5.1 ORU^R01 over MLLP."""
+
+    host: Annotated[str, StringConstraints(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    receiving_application: Annotated[str, StringConstraints(pattern=r"^[^|^~\\&\r\n]{0,180}$")] = ""
+    receiving_facility: Annotated[str, StringConstraints(pattern=r"^[^|^~\\&\r\n]{0,180}$")] = ""
+    sending_facility: Annotated[str, StringConstraints(pattern=r"^[^|^~\\&\r\n]{0,180}$")] = ""
+    tls: bool = False
+    ca_file: Path | None = Field(default=None, strict=False)
+    """Certificates to trust in place of the system's."""
+
+
+class HttpOutput(Output):
+    """Base of outputs by HTTP POST."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
+    token_file: Path | None = Field(default=None, strict=False)
+    """Holds a bearer token; read at each attempt, so that it may be renewed."""
+    ca_file: Path | None = Field(default=None, strict=False)
+
+
+class FhirOutput(HttpOutput):
+    """A FHIR R4 server that takes a transaction bundle."""
+
+
+class WebhookOutput(HttpOutput):
+    """Anything that takes JSON."""
+
+    only_positive: bool = True
+    identifiers: bool = False
+    """Also accession number, patient ID and UIDs."""
+
+
+class MailOutput(Output):
+    """People who get an e-mail."""
+
+    only_positive: bool = True
+    host: Annotated[str, StringConstraints(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    security: Literal["none", "starttls", "tls"] = "none"
+    ca_file: Path | None = Field(default=None, strict=False)
+    user: str = ""
+    password_file: Path | None = Field(default=None, strict=False)
+    sender: MailAddress
+    recipients: tuple[MailAddress, ...] = Field(min_length=1, strict=False)
+    identifiers: bool = False
+    """Also the accession number."""
+
+
+MessageOutput = Hl7Output | FhirOutput | WebhookOutput | MailOutput
 
 
 class DeliverySection(Section):
@@ -152,13 +237,27 @@ class Config(Section):
     retention: Retention = Retention()
     log: Log = Log()
     destinations: tuple[Destination, ...] = Field(default=(), strict=False)
+    hl7: tuple[Hl7Output, ...] = Field(default=(), strict=False)
+    fhir: tuple[FhirOutput, ...] = Field(default=(), strict=False)
+    webhooks: tuple[WebhookOutput, ...] = Field(default=(), strict=False)
+    mail: tuple[MailOutput, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _unique_names(self) -> "Config":
-        names = [d.name for d in self.destinations]
+        names = [o.name for o in self.outputs]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"destinations: the name {twice[0]!r} is used twice; give each destination its own")
         return self
+
+    @property
+    def messages(self) -> tuple[MessageOutput, ...]:
+        """Every output that is no DICOM peer."""
+        return (*self.hl7, *self.fhir, *self.webhooks, *self.mail)
+
+    @property
+    def outputs(self) -> tuple[Destination | MessageOutput, ...]:
+        """Everything that results are sent to."""
+        return (*self.destinations, *self.messages)
 
     @property
     def database_url(self) -> str:
@@ -210,7 +309,14 @@ def parse_config(values: dict[str, Any], base: Path) -> Config:
         raise ConfigError(_one_line(e)) from e
     node = config.node.model_copy(update={"data_dir": base / config.node.data_dir})
     model = config.model.model_copy(update={"pack": base / config.model.pack})
-    return config.model_copy(update={"node": node, "model": model})
+    outputs = {kind: tuple(_absolute(o, base) for o in getattr(config, kind)) for kind in MESSAGE_SECTIONS}
+    return config.model_copy(update={"node": node, "model": model, **outputs})
+
+
+def _absolute(output: MessageOutput, base: Path) -> MessageOutput:
+    """An output with the paths of its files made absolute."""
+    files = {key: base / value for key, value in output if isinstance(value, Path)}
+    return output.model_copy(update=files)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triage.dicom.headers import CT_CLASSES, read_instance
-from triage.dicom.objects import Sources
 from triage.dicom.pixels import Decoder, read_slice, read_volume
 from triage.dicom.selection import select
+from triage.dicom.sources import Sources
 from triage.errors import InstanceError, SliceError, StudyError
 from triage.nn.pack import Pack
 from triage.nn.predict import judge

@@ -58,22 +58,55 @@ class DeliveryState(StrEnum):
     """Where one object stands on its way to one destination."""
 
     QUEUED = "queued"
-    """Waiting for its first or next attempt."""
+    """Waiting for its first attempt, or for a new one that a person asked for."""
+    SENT = "sent"
+    """On its way: no answer is recorded yet. Whatever a stopped process left so is sent again."""
     ACCEPTED = "accepted"
-    """C-STORE answered 0x0000."""
+    """The destination answered that it has it: C-STORE success or warning, HL7 AA, HTTP 2xx, SMTP 250."""
+    COMMITTED = "committed"
+    """The destination has answered storage commitment: it is safely stored (PS3.4 J)."""
+    FAILED = "failed"
+    """The last attempt failed, or commitment was refused; sent again at its time."""
     GIVEN_UP = "given up"
     """Tried until the time limit; `triage resend` starts again."""
+
+
+UNDER_WAY = (DeliveryState.QUEUED, DeliveryState.SENT, DeliveryState.FAILED)
+"""States of a delivery that is still to arrive."""
+
+
+class ObjectKind(StrEnum):
+    """What an outgoing object is; destinations choose by it."""
+
+    REPORT = "report"
+    """The Structured Report."""
+    REGIONS = "regions"
+    """A second Structured Report, with the regions that the networks looked at."""
+    CAPTURE = "capture"
+    """Secondary Capture, single- or multi-frame."""
+    KEY_OBJECT = "key_object"
+    """Key Object Selection "Of Interest"."""
+    PRESENTATION = "presentation"
+    """Grayscale Softcopy Presentation State."""
+    ACTIVATION_MAP = "activation_map"
+    """Parametric Map of the activation."""
+    REJECTION = "rejection"
+    """Key Object Selection "Rejected for Quality Reasons" for what a later analysis supersedes."""
+    MESSAGE = "message"
+    """No DICOM object: a message for one output, such as HL7 or FHIR."""
 
 
 class SendOutcome(StrEnum):
     """How one attempt to send one object ended."""
 
     ACCEPTED = "accepted"
-    """Status 0x0000, nothing else."""
+    """The peer has it: success, or a warning that says it is stored (PS3.4 B.2.3)."""
     REFUSED = "refused"
-    """The peer answered: association rejected, context not accepted, or a failure, warning or empty status."""
+    """The peer answered: association rejected, context not accepted, or a failure status."""
     UNREACHABLE = "unreachable"
     """No connection, no answer in time, or the line was cut."""
+    UNSUPPORTED = "unsupported"
+    """The peer does not offer the service at all; of storage commitment only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +272,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivationMap:
+    """Where in one slice a network looked for one label: its class activation map (Zhou 2016, arXiv 1512.04150)."""
+
+    label: str
+    """One of LABELS."""
+    index: int
+    """Of the slice, into the volume's."""
+    values: FloatArray
+    """(rows, columns) of the slice: contribution to the label's logit, without the bias, brought to the slice's own
+    pixels; 0 where the network does not see the slice."""
+
+
+@dataclass(frozen=True, slots=True)
 class SliceScore:
     """Calibrated probabilities of one slice."""
 
@@ -280,6 +326,8 @@ class Judgement:
     device: str
     """Where it ran: "cpu", or "cuda:0 (NAME)"."""
     model: ModelIdentity
+    activations: tuple[ActivationMap, ...] = ()
+    """Of every present finding on each of its key slices; empty where the networks' kind has no such map."""
 
 
 @dataclass(frozen=True, slots=True)

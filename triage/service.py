@@ -66,8 +66,18 @@ def node_identity(config: Config) -> NodeIdentity:
     Returns:
         The identity that every object carries.
     """
+    results = config.results
     return NodeIdentity(
-        node_name=config.node.name, sop_class=config.results.sop_class, max_key_slices=config.results.max_key_slices
+        node_name=config.node.name,
+        sop_class=results.sop_class,
+        max_key_slices=results.max_key_slices,
+        regions=results.regions,
+        captures=results.captures,
+        capture_mode=results.capture_mode,
+        key_object=results.key_object,
+        presentation_state=results.presentation_state,
+        activation_map=results.activation_map,
+        rejects_superseded=results.superseded == "reject",
     )
 
 

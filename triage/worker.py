@@ -12,8 +12,9 @@ from pathlib import Path
 from triage.config import Completion, Config
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.geometry import count_missing
-from triage.dicom.objects import ResultObject, Sources, build_objects
+from triage.dicom.objects import ResultObject, build_objects
 from triage.dicom.selection import select
+from triage.dicom.sources import Sources
 from triage.errors import NoResources, StudyError
 from triage.pipeline import Analysis, StudyInput, Tools, analyse_study, read_studies
 from triage.records import Outcome, Priority, Result, Selection
@@ -187,7 +188,7 @@ def _record(worker: Worker, claim: transitions.Claim, analysis: Analysis) -> Non
         log.error("predecessor_missing study=%d run=%d", claim.study_id, claim.run)
         predecessor = None
     sources = replace(analysis.sources, predecessor=predecessor)
-    objects = build_objects(analysis.result, sources, worker.node, worker.config.results.captures)
+    objects = build_objects(analysis.result, sources, worker.node)
     written = [_write(worker.store, claim.study_uid, o) for o in objects]
     destinations = [d.name for d in worker.config.destinations]
     transitions.record_result(
@@ -218,6 +219,7 @@ def _write(store: Store, study_uid: str, result_object: ResultObject) -> transit
         kind=result_object.kind,
         sop_class_uid=result_object.sop_class_uid,
         sop_instance_uid=result_object.sop_instance_uid,
+        series_uid=result_object.series_uid,
         path=path,
     )
 

@@ -15,6 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from triage.records import (
     ANY,
     SUBTYPES,
+    ActivationMap,
     Finding,
     ModelIdentity,
     Outcome,
@@ -177,6 +178,14 @@ def not_analysed(reason: str = "no usable series: series 1: localizer", **change
         "set_aside": (SetAside("", 1, "notes.txt: no DICOM data set"),),
     }  # fmt: skip
     return Result(**(values | changes))  # type: ignore[arg-type]  # as above
+
+
+def make_activations(volume: Volume, result: Result) -> tuple[ActivationMap, ...]:
+    """A hill over the bright spot of `head_hu`, for every present finding on each of its key slices."""
+    rows, columns = volume.hu.shape[1:]
+    y, x = np.mgrid[:rows, :columns]
+    hill = np.exp(-((y - 0.48 * rows) ** 2 + (x - 0.7 * columns) ** 2) / (2 * (0.08 * rows) ** 2)).astype(np.float32)
+    return tuple(ActivationMap(f.label, i, 6 * hill - 1) for f in result.findings if f.present for i in f.key_slices)
 
 
 def text_of(ds: Dataset) -> str:

@@ -35,6 +35,18 @@ class NodeIdentity:
     """Kind of SR: "comprehensive3d", "comprehensive" or "enhanced"."""
     max_key_slices: int = 5
     """Key slices captured of a positive study."""
+    regions: bool = False
+    """Whether a second report tells a region for each finding."""
+    captures: bool = True
+    """Whether positive studies get Secondary Captures."""
+    capture_mode: str = "single"
+    """"single": an instance a page; "multiframe": one instance of all pages."""
+    key_object: bool = True
+    """Whether positive studies get a Key Object Selection of the key slices."""
+    presentation_state: bool = False
+    activation_map: bool = False
+    rejects_superseded: bool = True
+    """Whether the captures and the like of an analysis are rejected by the one that supersedes it."""
 
 
 @dataclass(frozen=True, slots=True)

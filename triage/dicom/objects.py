@@ -1,6 +1,5 @@
 """The objects that one analysis sends back, ready to be written; built from a result, without store or network."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,15 +10,15 @@ from triage.dicom.capture import build_captures
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.evidence import load_evidence
 from triage.dicom.report import build_report
-from triage.records import Result, Volume
+from triage.dicom.sources import Sources
+from triage.records import ObjectKind, Result
 
 
 @dataclass(frozen=True, slots=True)
 class ResultObject:
     """One finished composite instance."""
 
-    kind: str
-    """"report" or "capture"."""
+    kind: ObjectKind
     dataset: Dataset
 
     @property
@@ -32,40 +31,33 @@ class ResultObject:
         """SOP Instance UID of the instance."""
         return str(self.dataset.SOPInstanceUID)
 
+    @property
+    def series_uid(self) -> str:
+        """Series Instance UID of the instance."""
+        return str(self.dataset.SeriesInstanceUID)
+
     def write(self, file: BinaryIO) -> None:
         """Write the instance as a DICOM Part 10 file (PS3.10 7.1)."""
         dcmwrite(file, self.dataset, enforce_file_format=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the objects refer to and show."""
-
-    evidence: Sequence[Path]
-    """Files of the slices analysed, or of the whole study where nothing was analysed."""
-    volume: Volume | None
-    """None where nothing was analysed."""
-    predecessor: Path | None = None
-    """SR of the analysis that this one supersedes."""
-
-
-def build_objects(result: Result, sources: Sources, node: NodeIdentity, captures: bool = True) -> list[ResultObject]:
+def build_objects(result: Result, sources: Sources, node: NodeIdentity) -> list[ResultObject]:
     """Build every object that goes back into the study.
 
     Args:
         result: What the analysis says.
         sources: Files and pixels it rests on.
-        node: Who reports.
-        captures: Whether positive studies get Secondary Captures.
+        node: Who reports, and which objects are made.
 
     Returns:
         The SR first; for a positive study the summary capture and the key slices follow.
     """
     evidence = load_evidence(sources.evidence)
     predecessor = dcmread(sources.predecessor) if sources.predecessor is not None else None
-    objects = [ResultObject("report", build_report(result, evidence, node, predecessor))]
-    if captures and sources.volume is not None:
-        objects += [ResultObject("capture", ds) for ds in build_captures(result, evidence, sources.volume, node)]
+    objects = [ResultObject(ObjectKind.REPORT, build_report(result, evidence, node, predecessor))]
+    if node.captures and sources.volume is not None:
+        captures = build_captures(result, evidence, sources.volume, node)
+        objects += [ResultObject(ObjectKind.CAPTURE, ds) for ds in captures]
     return objects
 
 

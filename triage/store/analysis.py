@@ -76,10 +76,11 @@ class NewObject:
     """An object that was written and is now to be sent."""
 
     kind: str
-    """"report" or "capture"."""
+    """One of ObjectKind."""
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    series_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +383,7 @@ def _queue_objects(db: Database, connection: Connection, analysis_id: int, outgo
             kind=o.kind,
             sop_class_uid=o.sop_class_uid,
             sop_instance_uid=o.sop_instance_uid,
+            series_uid=o.series_uid,
             path=db.relative(o.path),
             created_at=outgoing.now,
         )

@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """Revision of the schema that this code needs: the newest one in `migrations/versions`."""
 
 UID_CHARACTERS = 64
@@ -175,9 +175,10 @@ result_object = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("analysis_id", ForeignKey("analysis.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("kind", String(16), nullable=False),
-    Column("sop_class_uid", String(UID_CHARACTERS), nullable=False),
-    Column("sop_instance_uid", String(UID_CHARACTERS), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),  # ObjectKind
+    Column("sop_class_uid", String(UID_CHARACTERS), nullable=False),  # empty: a message, no DICOM object
+    Column("sop_instance_uid", String(UID_CHARACTERS), nullable=False, unique=True),  # of a message: its own UID
+    Column("series_uid", String(UID_CHARACTERS), nullable=False, server_default=""),  # empty: a message, or an old row
     Column("path", Text, nullable=False),
     Column("created_at", Double, nullable=False),
 )
@@ -193,8 +194,26 @@ delivery = Table(
     Column("queued_at", Double, nullable=False),
     Column("next_attempt_at", Double, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("status", Integer),  # DIMSE status of the last attempt, where there was one
+    Column("status", Integer),  # DIMSE or HTTP status of the last attempt, where there was one
     Column("detail", Text, nullable=False),
+    Column("accepted_at", Double),  # of the last acceptance; null again while it is sent anew
+    Column("committed_at", Double),
+    Column("commit_due_at", Double),  # when to ask for storage commitment; null: not to be asked for
+    Column("commit_attempts", Integer, nullable=False, server_default="0"),
     UniqueConstraint("object_id", "destination"),
     Index(None, "state", "destination", "next_attempt_at"),
 )
+
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(UID_CHARACTERS), nullable=False, index=True),
+    Column("destination", String(32), nullable=False),
+    Column("delivery_id", ForeignKey("delivery.id", ondelete="CASCADE"), index=True),  # null: the doctor's test object
+    Column("sop_instance_uid", String(UID_CHARACTERS), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("answered_at", Double),  # null: not answered
+    Column("failure_reason", Integer),  # (0008,1197), where the answer is a failure
+)
+"""One row for each object in each request for storage commitment: answers may come late, twice or after a restart."""

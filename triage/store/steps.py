@@ -174,6 +174,10 @@ def rows_of_deliveries(object_id: int, destinations: Sequence[str], now: float) 
             "attempts": 0,
             "status": None,
             "detail": "",
+            "accepted_at": None,
+            "committed_at": None,
+            "commit_due_at": None,
+            "commit_attempts": 0,
         }
         for destination in destinations
     ]
