@@ -1,5 +1,6 @@
 """config.toml is read whole before anything starts; what is wrong is named in one line."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,39 @@ from triage.config import Config, load_config, parse_config
 from triage.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
+OUTPUTS = ("destinations", "hl7", "fhir", "webhooks", "mail")
 PACS = {"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": 4242}
 
 
 def test_the_shipped_file_shows_every_default() -> None:
     """A key left out of config.toml, or shown with another value than its default, is a lie in the comments."""
-    import tomllib
-
     shown = tomllib.loads((ROOT / "config.toml").read_text())
     defaults = Config().model_dump(mode="json")
-    defaults.pop("destinations")
+    for outputs in OUTPUTS:
+        defaults.pop(outputs)
     assert shown == defaults
+
+
+def test_the_outputs_in_the_shipped_file_can_be_used_as_they_are_shown() -> None:
+    """Uncommented they are valid, show every key, and every default that a comment claims."""
+    text = (ROOT / "config.toml").read_text()
+    block = text[text.index("# [[destinations]]") :]
+    lines = [line.removeprefix("# ").removeprefix("#") for line in block.splitlines()]
+    config = parse_config(tomllib.loads("\n".join(lines)), Path("/etc/node"))
+    everywhere = {"only_positive", "connect_timeout_s", "response_timeout_s"}
+    examples = {"name", "ae_title", "host", "port", "url", "receiving_application", "token_file", "ca_file",
+                "password_file", "sender", "recipients"}  # fmt: skip
+    for section in OUTPUTS:
+        (output,) = getattr(config, section)
+        fields = type(output).model_fields
+        assert set(fields) - everywhere <= output.model_fields_set, section
+        for name in output.model_fields_set - examples:
+            assert getattr(output, name) == fields[name].default, (section, name)
+    assert config.fhir[0].ca_file == Path("/etc/node/ca.pem")
+    assert config.mail[0].password_file == Path("/etc/node/mail.password")
+    assert config.mail[0].only_positive
+    assert config.webhooks[0].only_positive
+    assert not config.hl7[0].only_positive
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
