@@ -6,6 +6,7 @@ from triage.net.contexts import (
     LOSSLESS,
     LOSSY,
     MAX_CONTEXTS,
+    STORAGE_COMMITMENT,
     TRANSFER_SYNTAXES,
     UNCOMPRESSED,
     VERIFICATION,
@@ -33,9 +34,10 @@ def test_big_endian_and_12_bit_jpeg_are_not_accepted() -> None:
     assert JPEG_EXTENDED not in TRANSFER_SYNTAXES
 
 
-def test_accepts_verification_and_three_ct_classes() -> None:
+def test_accepts_verification_three_ct_classes_and_answers_to_storage_commitment() -> None:
     contexts = {c.abstract_syntax: c for c in accepted_contexts()}
-    assert set(contexts) == {VERIFICATION, *CT_CLASSES}
+    assert set(contexts) == {VERIFICATION, STORAGE_COMMITMENT, *CT_CLASSES}
+    assert (contexts[STORAGE_COMMITMENT].scu_role, contexts[STORAGE_COMMITMENT].scp_role) == (False, True)
     assert len(CT_CLASSES) == 3
     for uid in CT_CLASSES:
         assert contexts[uid].transfer_syntax == list(TRANSFER_SYNTAXES)

@@ -31,9 +31,10 @@ from pynetdicom.dsutils import encode
 from triage import errors
 from triage.config import Destination, Node, Reception
 from triage.errors import ConfigError, InstanceError, NoResources
-from triage.net import library, scp, scu
+from triage.net import library, scp, scu, statuses
 from triage.net.contexts import CT_CLASSES, TRANSFER_SYNTAXES
-from triage.net.scp import Callbacks, Listener, Received, status_for, sweep_spool
+from triage.net.scp import Callbacks, Listener, Received, sweep_spool
+from triage.net.statuses import status_for
 from triage.records import SendOutcome
 
 SYNTAXES = Path(__file__).parents[2].parent / "shared" / "data" / "transfer_syntaxes"
@@ -290,7 +291,7 @@ def subclasses(base: type[InstanceError]) -> set[type[InstanceError]]:
 
 
 def test_every_instance_error_has_a_status() -> None:
-    assert set(scp.STATUS) == {c for c in subclasses(InstanceError) if c.__module__ == errors.__name__}
+    assert set(statuses.STATUS) == {c for c in subclasses(InstanceError) if c.__module__ == errors.__name__}
 
 
 def test_an_error_without_a_row_gets_the_row_above_it() -> None:

@@ -20,6 +20,7 @@ from pynetdicom import build_context
 
 from triage.config import Destination
 from triage.net import scu
+from triage.net.line import associate, judge
 from triage.records import SendOutcome, SendReport
 
 ACCEPTED, REFUSED, UNREACHABLE = SendOutcome.ACCEPTED, SendOutcome.REFUSED, SendOutcome.UNREACHABLE
@@ -100,16 +101,31 @@ def test_echo(tmp_path: Path) -> None:
         assert pacs.echoes == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [(0xB000, "coerced"), (0xB006, "discarded"), (0xB007, "does not match")],
+    ids=["B000", "B006", "B007"],
+)  # fmt: skip
+def test_a_warning_that_says_stored_is_an_acceptance(
+    tmp_path: Path, paths: list[Path], status: int, words: str
+) -> None:
+    with Pacs(tmp_path / "pacs", Manners(statuses=(0x0000, status))) as pacs:
+        reports = scu.send("ICHTRIAGE", destination(pacs.port), paths)
+    assert outcomes(reports) == [ACCEPTED] * 3
+    assert [r.status for r in reports] == [0x0000, status, 0x0000]
+    assert f"stored with warning 0x{status:04X}" in reports[1].detail
+    assert words in reports[1].detail
+
+
 # Refused
 
 
 @pytest.mark.parametrize(
     ("status", "word"),
-    [(0xA700, "failure"), (0xC000, "failure"), (0x0110, "failure"), (0xB000, "warning"), (0xB007, "warning"),
-     (0x0107, "warning"), (0xFF00, "failure")],
+    [(0xA700, "failure"), (0xC000, "failure"), (0x0110, "failure"), (0xB001, "warning"), (0x0001, "warning"),
+     (0x0107, "warning"), (0x0116, "warning"), (0xFF00, "failure")],
     ids=lambda v: f"{v:04X}" if isinstance(v, int) else v,
 )  # fmt: skip
-def test_any_status_but_success_is_told_and_the_others_go_on(
+def test_any_status_that_does_not_say_stored_is_told_and_the_others_go_on(
     tmp_path: Path, paths: list[Path], status: int, word: str
 ) -> None:
     with Pacs(tmp_path / "pacs", Manners(statuses=(0x0000, status))) as pacs:
@@ -253,10 +269,10 @@ def test_a_frozen_peer_that_stops_reading(tmp_path: Path) -> None:
         there = destination(receiver.port, response_timeout_s=1.0)
         assert scu.send("ICHTRIAGE", there, big[:1])[0].outcome is ACCEPTED
         stack.callback(receiver.thaw)
-        with scu._association("ICHTRIAGE", there, contexts_for(CTImageStorage)) as line:
+        with associate("ICHTRIAGE", there, contexts_for(CTImageStorage)) as line:
             receiver.freeze()
             began = time.monotonic()
-            report = scu._judge("", line, lambda: line.association.send_c_store(dcmread(big[1])))
+            report = judge("", line, lambda: line.association.send_c_store(dcmread(big[1])))
         assert time.monotonic() - began < 10.0
         assert report.outcome is UNREACHABLE
         assert scu.send("ICHTRIAGE", there, big)[0].outcome is UNREACHABLE

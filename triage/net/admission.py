@@ -1,6 +1,7 @@
 """Who may open an association, and the log of those who may not; counts nothing and answers nobody itself."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,22 +44,41 @@ def caller_of(association: Any) -> Caller:
     return Caller(_shown(request.calling_ae_title), _shown(request.called_ae_title), association.requestor.address)
 
 
-def objection(caller: Caller, node: Node, reception: Reception) -> Rejection | None:
+def objection(
+    caller: Caller, node: Node, reception: Reception, commitment_aets: Collection[str] = ()
+) -> Rejection | None:
     """What the configuration has against a caller.
 
     Args:
         caller: Who asks.
-        node: Its AE title is called where reception.called_aets is empty.
+        node: Its AE title is always called by peers that answer storage commitment, by others where
+            reception.called_aets is empty.
         reception: The lists of AE titles.
+        commitment_aets: Peers that may always call to answer storage commitment.
 
     Returns:
         The rejection, or None.
     """
-    if caller.called_ae not in (reception.called_aets or (node.ae_title,)):
+    is_answering = caller.calling_ae in commitment_aets
+    called_aets = reception.called_aets or (node.ae_title,)
+    if caller.called_ae not in called_aets and not (is_answering and caller.called_ae == node.ae_title):
         return CALLED_NOT_RECOGNIZED
-    if reception.calling_aets and caller.calling_ae not in reception.calling_aets:
+    if not (may_store(caller, reception) or is_answering):
         return CALLING_NOT_RECOGNIZED
     return None
+
+
+def may_store(caller: Caller, reception: Reception) -> bool:
+    """Whether a caller may send images.
+
+    Args:
+        caller: Who asks.
+        reception: The list of AE titles; an empty one admits anyone.
+
+    Returns:
+        Whether its C-STORE is taken.
+    """
+    return not reception.calling_aets or caller.calling_ae in reception.calling_aets
 
 
 def log_rejection(association: Any) -> None:

@@ -28,6 +28,12 @@ from pynetdicom.presentation import PresentationContext
 
 VERIFICATION = UID("1.2.840.10008.1.1")
 
+STORAGE_COMMITMENT = UID("1.2.840.10008.1.20.1")
+"""Storage Commitment Push Model (PS3.4 J.3)."""
+
+STORAGE_COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
+"""Its well-known instance (PS3.4 J.3.5)."""
+
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 """Storage SOP classes this node takes (PS3.4 B.5)."""
 
@@ -70,13 +76,18 @@ class Kind:
 
 
 def accepted_contexts() -> list[PresentationContext]:
-    """What the listener accepts: verification, and the CT classes in every transfer syntax that can be decoded.
+    """What the listener accepts: verification, answers to storage commitment, and the CT classes.
+
+    The CT classes come in every transfer syntax that can be decoded. Of storage commitment the peer that opens the
+    association is the provider, which it says by role selection (PS3.7 D.3.3.4).
 
     Returns:
         Contexts with their transfer syntaxes in order of preference.
     """
     storage = [build_context(c, list(TRANSFER_SYNTAXES)) for c in CT_CLASSES]
-    return [build_context(VERIFICATION), *storage]
+    commitment = build_context(STORAGE_COMMITMENT, list(UNCOMPRESSED))
+    commitment.scu_role, commitment.scp_role = False, True  # as proposed: the requestor's
+    return [build_context(VERIFICATION), commitment, *storage]
 
 
 def proposed_contexts(kinds: Iterable[Kind]) -> list[PresentationContext]:

@@ -5,6 +5,7 @@ or a sender starts, and always to the same values.
 """
 
 import logging
+import re
 from typing import Any
 
 from pynetdicom import AE, _config
@@ -15,6 +16,9 @@ IMPLEMENTATION_CLASS_UID = "2.25.117930451857930173409263374839016225473"
 """PS3.7 D.3.3.2; the same as in the objects this node makes (a test holds them together)."""
 
 IMPLEMENTATION_VERSION_NAME = f"ICHTRIAGE_{triage.__version__}"[:16]
+
+UID_PATTERN = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+"""A UID (PS3.5 9.1), but for leading zeros, which some scanners write; what is none is refused before anything else."""
 
 MAX_PDU_BYTES = 131072
 """Longest PDU that a peer may send to the sender."""

@@ -1,4 +1,4 @@
-"""C-ECHO and C-STORE: what arrives -> callback -> status, and the status table; keeps no file and knows no database.
+"""C-ECHO, C-STORE and answers to storage commitment: what arrives -> callback -> status; knows no database.
 
 pynetdicom writes a data set straight into a file in the spool while it arrives, so the memory needed does not depend
 on its size. That file is complete, and already Part 10, when the callback gets it.
@@ -6,12 +6,11 @@ on its size. That file is complete, and already Part 10, when the callback gets 
 
 import errno
 import logging
-import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,7 @@ from pydicom.uid import UID
 from pynetdicom import evt
 
 from triage.config import Node, Reception
-from triage.errors import (
-    ConfigError,
-    ConflictingInstance,
-    InstanceError,
-    MismatchedInstance,
-    NoResources,
-    UnreadableInstance,
-    UnsupportedInstance,
-)
+from triage.errors import ConfigError, InstanceError, MismatchedInstance, UnreadableInstance, UnsupportedInstance
 from triage.net.admission import (
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
@@ -35,30 +26,16 @@ from triage.net.admission import (
     Rejection,
     caller_of,
     log_rejection,
+    may_store,
     objection,
 )
-from triage.net.contexts import CT_CLASSES, accepted_contexts
-from triage.net.library import application_entity, prepare_library
+from triage.net.commitment import CommitmentAnswer, take_report
+from triage.net.contexts import CT_CLASSES, STORAGE_COMMITMENT, accepted_contexts
+from triage.net.library import UID_PATTERN, application_entity, prepare_library
 from triage.net.server import POLL_S, Limits, Server, drop_unfinished, end_associations
+from triage.net.statuses import NOT_AUTHORISED, PROCESSING_FAILURE, SUCCESS, status_for
 
 log = logging.getLogger(__name__)
-
-SUCCESS = 0x0000
-
-PROCESSING_FAILURE = 0x0110
-"""PS3.7 C.5.7: any fault of ours; most senders try again."""
-
-STATUS: dict[type[InstanceError], int] = {
-    UnreadableInstance: 0xC000,
-    MismatchedInstance: 0xA900,
-    UnsupportedInstance: 0x0122,
-    ConflictingInstance: 0x0111,
-    NoResources: 0xA700,
-}
-"""What the sender is told of each refusal (PS3.4 B.2.3, PS3.7 C)."""
-
-UID_PATTERN = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
-"""A UID (PS3.5 9.1), but for leading zeros, which some scanners write; what is none is refused before anything else."""
 
 SPOOL_PATTERN = "tmp*.dcm"
 """Names that pynetdicom gives to files being received."""
@@ -85,14 +62,25 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """What the listener tells its owner, in threads of its own; one association's calls never overlap."""
+    """What the listener tells its owner, in threads of its own.
+
+    One association's calls never overlap, but for `on_commitment`, which has nothing to do with the others.
+    """
 
     on_received: Callable[[Received], None]
     """Returns when the instance is safe; an InstanceError becomes its status."""
     on_opened: Callable[[str, str], None]
-    """Association and calling AE title, before its first instance; an error refuses the association."""
+    """Association and calling AE title, before its first instance; an error refuses the association.
+
+    Not told of one that can bring answers to storage commitment only; neither is its end.
+    """
     on_closed: Callable[[str], None]
     """After its last instance, however it ended; called again until it succeeds."""
+    on_commitment: Callable[[CommitmentAnswer], bool] = lambda _answer: False
+    """A peer answers a request for storage commitment, perhaps one from before a restart, perhaps not the first time.
+
+    Returns, when it is kept, whether its transaction is known; an error becomes a failure, and the peer may repeat it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +90,22 @@ class _Guest:
     key: str
     calling_ae: str
     peer: str
+    may_store: bool
+    is_told: bool = False
+    """Whether `on_opened` was called for it, and so `on_closed` will be."""
 
 
 class Listener:
     """The node's receiving end, from `start` to `stop`."""
 
-    def __init__(self, node: Node, reception: Reception, spool: Path, callbacks: Callbacks) -> None:
+    def __init__(
+        self,
+        node: Node,
+        reception: Reception,
+        spool: Path,
+        callbacks: Callbacks,
+        commitment_aets: Collection[str] = (),
+    ) -> None:
         """Keep the settings; opens nothing.
 
         Args:
@@ -115,11 +113,14 @@ class Listener:
             reception: Whom to admit, and limits.
             spool: Existing folder for files being received, on the file system they are kept on.
             callbacks: Told what happens.
+            commitment_aets: AE titles of the destinations: they may always open an association, to answer storage
+                commitment, but their images are taken only where reception.calling_aets is empty or has them.
         """
         self._node = node
         self._reception = reception
         self._spool = spool
         self._callbacks = callbacks
+        self._commitment_aets = frozenset(commitment_aets)
         self._lock = threading.Condition()
         self._guests: dict[Any, _Guest] = {}
         self._leaving: list[Any] = []
@@ -179,7 +180,6 @@ class Listener:
     def _make_server(self) -> Any:
         reception = self._reception
         ae = application_entity(self._node.ae_title)
-        ae.supported_contexts = accepted_contexts()
         ae.maximum_pdu_size = reception.max_pdu_bytes
         threads = reception.max_associations + SPARE_ASSOCIATIONS
         ae.maximum_associations = threads
@@ -191,6 +191,7 @@ class Listener:
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_C_STORE, self._on_c_store),
+            (evt.EVT_N_EVENT_REPORT, self._on_n_event_report),
             (evt.EVT_RELEASED, self._on_ended),
             (evt.EVT_ABORTED, self._on_ended),
         ]
@@ -198,6 +199,7 @@ class Listener:
         try:
             return ae.make_server(
                 (host, port),
+                contexts=accepted_contexts(),  # ae.supported_contexts would forget their roles
                 evt_handlers=handlers,
                 server_class=Server,
                 limits=Limits(reception.acse_timeout_s, reception.network_timeout_s, threads),
@@ -209,7 +211,8 @@ class Listener:
     def _on_requested(self, event: Any) -> None:
         """Admit an association or reject it."""
         caller = caller_of(event.assoc)
-        rejection = objection(caller, self._node, self._reception) or self._take_place(event.assoc, caller)
+        rejection = objection(caller, self._node, self._reception, self._commitment_aets)
+        rejection = rejection or self._take_place(event.assoc, caller)
         if rejection is not None:
             event.assoc.acse.send_reject(*rejection)
             log_rejection(event.assoc)
@@ -221,7 +224,8 @@ class Listener:
                 return TEMPORARY_CONGESTION
             if len(self._guests) >= self._reception.max_associations:
                 return LOCAL_LIMIT_EXCEEDED
-            self._guests[association] = _Guest(secrets.token_hex(8), caller.calling_ae, caller.peer)
+            is_sender = may_store(caller, self._reception)
+            self._guests[association] = _Guest(secrets.token_hex(8), caller.calling_ae, caller.peer, is_sender)
         return None
 
     def _on_rejected(self, event: Any) -> None:
@@ -230,9 +234,11 @@ class Listener:
 
     def _on_established(self, event: Any) -> None:
         guest = self._guests[event.assoc]
-        if self._told(lambda: self._callbacks.on_opened(guest.key, guest.calling_ae), guest) != SUCCESS:
-            event.assoc.abort()
-            return
+        if _brings_images(event.assoc, guest):
+            guest = self._guests[event.assoc] = replace(guest, is_told=True)
+            if self._told(lambda: self._callbacks.on_opened(guest.key, guest.calling_ae), guest) != SUCCESS:
+                event.assoc.abort()
+                return
         log.info("association_opened association=%s calling=%r peer=%s", guest.key, guest.calling_ae, guest.peer)
         if refused := sorted({UID(c.abstract_syntax).name for c in event.assoc.rejected_contexts}):
             level = logging.INFO if event.assoc.accepted_contexts else logging.WARNING
@@ -243,7 +249,24 @@ class Listener:
         guest = self._guests.get(event.assoc)
         if guest is None:  # aborted meanwhile: nobody is there to be answered
             return PROCESSING_FAILURE
+        if not guest.may_store:
+            log.warning("refused status=0x%04X association=%s calling=%r", NOT_AUTHORISED, guest.key, guest.calling_ae)
+            return NOT_AUTHORISED
         return self._told(lambda: self._callbacks.on_received(_received(event, guest)), guest)
+
+    def _on_n_event_report(self, event: Any) -> tuple[int, None]:
+        """An answer to storage commitment; pynetdicom gives it a thread of its own."""
+        with self._lock:
+            guest = self._guests.get(event.assoc)
+            if guest is None:
+                return PROCESSING_FAILURE, None
+            self._reporting += 1
+        try:
+            return self._told(lambda: take_report(event, self._callbacks.on_commitment), guest), None
+        finally:
+            with self._lock:
+                self._reporting -= 1
+                self._lock.notify_all()
 
     def _on_ended(self, event: Any) -> None:
         # An abort of ours is told from another thread, where a callback may still be running: then the tick reports.
@@ -280,18 +303,18 @@ class Listener:
             self._lock.notify_all()
 
     def _report(self, guest: _Guest) -> None:
-        if self._told(lambda: self._callbacks.on_closed(guest.key), guest) != SUCCESS:
+        if guest.is_told and self._told(lambda: self._callbacks.on_closed(guest.key), guest) != SUCCESS:
             with self._lock:
                 self._unreported.append(guest)
 
-    def _told(self, call: Callable[[], None], guest: _Guest) -> int:
+    def _told(self, call: Callable[[], int | None], guest: _Guest) -> int:
         """Run a callback; the border where an error of ours becomes a status, as pynetdicom would swallow it.
 
         Returns:
-            DIMSE status.
+            DIMSE status: the call's own, or success.
         """
         try:
-            call()
+            return call() or SUCCESS
         except InstanceError as e:
             status = status_for(e)
             log.warning(
@@ -304,19 +327,6 @@ class Listener:
             log.error("callback_failed error=%s association=%s", type(e).__name__, guest.key)
             log.debug("callback_failed association=%s", guest.key, exc_info=True)
             return PROCESSING_FAILURE
-        return SUCCESS
-
-
-def status_for(error: InstanceError) -> int:
-    """The status that a sender gets.
-
-    Args:
-        error: Why an instance is refused.
-
-    Returns:
-        DIMSE status of its class or of the nearest class above it.
-    """
-    return next((STATUS[c] for c in type(error).__mro__ if c in STATUS), PROCESSING_FAILURE)
 
 
 def sweep_spool(spool: Path, older_than_s: float, now: float) -> int:
@@ -341,6 +351,12 @@ def sweep_spool(spool: Path, older_than_s: float, now: float) -> int:
         except OSError as e:
             log.error("spool_not_swept error=%s", e.strerror)
     return swept
+
+
+def _brings_images(association: Any, guest: _Guest) -> bool:
+    """Whether an association may bring images; one that only verifies is told of as one that does."""
+    agreed = {c.abstract_syntax for c in association.accepted_contexts}
+    return guest.may_store and (STORAGE_COMMITMENT not in agreed or not agreed.isdisjoint(CT_CLASSES))
 
 
 def _received(event: Any, guest: _Guest) -> Received:

@@ -1,41 +1,30 @@
-"""C-ECHO and C-STORE to one peer; every outcome typed: accepted, refused, unreachable. Retries nothing, logs nothing.
+"""C-ECHO and C-STORE to one peer; every outcome typed. Retries nothing, logs nothing."""
 
-A PACS that hangs must cost a bounded time: pynetdicom itself waits for ever in the middle of a PDU, so its connections
-get a time limit here.
-"""
-
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ImplicitVRLittleEndian
-from pynetdicom import build_context, evt
-from pynetdicom.presentation import PresentationContext
+from pynetdicom import build_context
 
 from triage.config import Destination
-from triage.errors import DeliveryError
-from triage.net.contexts import VERIFICATION, Kind, accepted_kinds, proposed_contexts
-from triage.net.library import MAX_PDU_BYTES, application_entity, prepare_library
+from triage.net.contexts import VERIFICATION, Kind, proposed_contexts
+from triage.net.line import FILE_FAULTS, Line, NoAssociation, associate, judge
 from triage.records import SendOutcome, SendReport
 
-SUCCESS = 0x0000
+STORED_WITH = {
+    0xB000: "some values were coerced",
+    0xB006: "some elements were discarded",
+    0xB007: "its data set does not match its SOP class",
+}
+"""Warnings of C-STORE that say the object is stored (PS3.4 B.2.3): sending it again would bring the same answer.
 
-WARNINGS = (0x0001, 0x0107, 0x0116)
-"""Warning statuses outside of 0xBxxx (PS3.7 C.4)."""
+Other warnings (PS3.7 C.4) are not defined for storage and prove nothing: such an object is sent again.
+"""
 
 MAX_MESSAGE_ID = 65535
-
-FILE_FAULTS = (OSError, ValueError, AttributeError, InvalidDicomError)
-"""What reading a file that is none raises in pydicom and pynetdicom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +34,6 @@ class _Object:
     path: Path
     sop_instance_uid: str
     kind: Kind
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """An established association."""
-
-    association: Any
-    accepted: frozenset[Kind]
-    response_timeout_s: float
-
-
-class _Failed(DeliveryError):
-    """No association; never leaves this module."""
-
-    def __init__(self, outcome: SendOutcome, detail: str) -> None:
-        super().__init__(detail)
-        self.outcome = outcome
-        self.detail = detail
 
 
 def echo(node_ae: str, destination: Destination) -> SendReport:
@@ -76,9 +47,9 @@ def echo(node_ae: str, destination: Destination) -> SendReport:
         How it ended; without a SOP Instance UID.
     """
     try:
-        with _association(node_ae, destination, [build_context(VERIFICATION)]) as line:
-            return _judge("", line, line.association.send_c_echo)
-    except _Failed as e:
+        with associate(node_ae, destination, [build_context(VERIFICATION)]) as line:
+            return judge("", line, line.association.send_c_echo)
+    except NoAssociation as e:
         return SendReport("", e.outcome, detail=e.detail)
 
 
@@ -110,13 +81,13 @@ def _describe(path: Path) -> _Object | SendReport:
 
 def _send(node_ae: str, destination: Destination, objects: Sequence[_Object]) -> list[SendReport]:
     try:
-        with _association(node_ae, destination, proposed_contexts(o.kind for o in objects)) as line:
+        with associate(node_ae, destination, proposed_contexts(o.kind for o in objects)) as line:
             return _send_all(line, objects)
-    except _Failed as e:
+    except NoAssociation as e:
         return [SendReport(o.sop_instance_uid, e.outcome, detail=e.detail) for o in objects]
 
 
-def _send_all(line: _Line, objects: Sequence[_Object]) -> list[SendReport]:
+def _send_all(line: Line, objects: Sequence[_Object]) -> list[SendReport]:
     """Send one after the other; after a lost one nothing more is tried, for pynetdicom may not know yet."""
     reports: list[SendReport] = []
     is_lost = False
@@ -131,91 +102,22 @@ def _send_all(line: _Line, objects: Sequence[_Object]) -> list[SendReport]:
     return reports
 
 
-def _send_one(line: _Line, item: _Object, message_id: int) -> SendReport:
+def _send_one(line: Line, item: _Object, message_id: int) -> SendReport:
     uid = item.sop_instance_uid
     store = line.association.send_c_store
     if item.kind in line.accepted:
-        return _judge(uid, line, lambda: store(item.path, msg_id=message_id))  # the bytes as they are
+        return _stored(judge(uid, line, lambda: store(item.path, msg_id=message_id), tuple(STORED_WITH)))  # as it is
     if item.kind.is_convertible and Kind(item.kind.sop_class_uid, ImplicitVRLittleEndian) in line.accepted:
-        return _judge(uid, line, lambda: store(dcmread(item.path), msg_id=message_id))
+        return _stored(judge(uid, line, lambda: store(dcmread(item.path), msg_id=message_id), tuple(STORED_WITH)))
     return SendReport(uid, SendOutcome.REFUSED, detail=_not_taken(item.kind))
 
 
-def _judge(uid: str, line: _Line, request: Callable[[], Dataset]) -> SendReport:
-    """Make one request and put its end into words."""
-    began = time.monotonic()
-    try:
-        status = request().get("Status")
-    except FILE_FAULTS as e:
-        return SendReport(uid, SendOutcome.REFUSED, detail=f"cannot be sent ({type(e).__name__})")
-    except RuntimeError:  # lost between our look and pynetdicom's
-        status = None
-    if status == SUCCESS:
-        return SendReport(uid, SendOutcome.ACCEPTED, SUCCESS)
-    if status is not None:
-        word = "warning" if status >> 12 == 0xB or status in WARNINGS else "failure"
-        return SendReport(uid, SendOutcome.REFUSED, int(status), f"{word} status 0x{status:04X}")
-    if time.monotonic() - began >= line.response_timeout_s:
-        return SendReport(uid, SendOutcome.UNREACHABLE, detail=f"no answer within {line.response_timeout_s:g} s")
-    return SendReport(uid, SendOutcome.UNREACHABLE, detail="the association was aborted or lost before an answer came")
-
-
-@contextmanager
-def _association(node_ae: str, destination: Destination, contexts: list[PresentationContext]) -> Iterator[_Line]:
-    """An association for the length of a `with`.
-
-    Raises:
-        _Failed: The peer cannot be reached, rejects us or takes nothing of what is proposed.
-    """
-    prepare_library()
-    ae = application_entity(node_ae)
-    ae.connection_timeout = destination.connect_timeout_s
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.response_timeout_s
-    sockets: list[socket.socket] = []
-    connected = threading.Event()
-
-    def on_request(event: Any) -> None:
-        """Before the connection is tried: pynetdicom forgets, unclosed, the socket of one that fails."""
-        if event.assoc.dul.socket.socket is not None:
-            sockets.append(event.assoc.dul.socket.socket)
-
-    def on_connected(event: Any) -> None:
-        event.assoc.dul.socket.socket.settimeout(destination.response_timeout_s)
-        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.set()
-
-    try:
-        association = ae.associate(
-            destination.host,
-            destination.port,
-            contexts,
-            ae_title=destination.ae_title,
-            max_pdu=MAX_PDU_BYTES,
-            evt_handlers=[(evt.EVT_ACSE_SENT, on_request), (evt.EVT_CONN_OPEN, on_connected)],
-        )
-    except OSError as e:
-        raise _Failed(SendOutcome.UNREACHABLE, f"{destination.host}: {e.strerror}") from e
-    try:
-        if not association.is_established:
-            raise _failure(association, destination, is_connected=connected.is_set())
-        yield _Line(association, accepted_kinds(association), destination.response_timeout_s)
-    finally:
-        association.release()
-        for s in sockets:
-            s.close()
-
-
-def _failure(association: Any, destination: Destination, *, is_connected: bool) -> _Failed:
-    """Why there is no association."""
-    where = f"{destination.host}:{destination.port}"
-    answer = association.acceptor.primitive
-    if association.is_rejected:
-        return _Failed(SendOutcome.REFUSED, f"association rejected: {answer.reason_str} ({answer.result_str})")
-    if answer is not None and association.rejected_contexts:
-        return _Failed(SendOutcome.REFUSED, "the peer takes none of the SOP classes and transfer syntaxes proposed")
-    if is_connected:
-        return _Failed(SendOutcome.UNREACHABLE, f"{where} is connected but does not answer the association request")
-    return _Failed(SendOutcome.UNREACHABLE, f"no connection to {where}")
+def _stored(report: SendReport) -> SendReport:
+    """Say in words what became of an object that was stored with a warning."""
+    if report.outcome is not SendOutcome.ACCEPTED or report.status not in STORED_WITH:
+        return report
+    detail = f"stored with warning 0x{report.status:04X}: {STORED_WITH[report.status]}"
+    return replace(report, detail=detail)
 
 
 def _not_taken(kind: Kind) -> str:
