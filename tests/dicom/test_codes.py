@@ -28,6 +28,10 @@ PINNED = {
     ("109101", "DCM"): "Acquisition Equipment",
     ("109102", "DCM"): "Processing Equipment",
     ("121322", "DCM"): "Source image for image processing operation",
+    ("113000", "DCM"): "Of Interest",
+    ("113001", "DCM"): "Rejected for Quality Reasons",
+    ("130402", "DCM"): "Class activation",
+    ("1", "UCUM"): "no units",
     ("%", "UCUM"): "Percent",
     ("C0034375", "UMLS"): "Qualitative Evaluations",
     ("RID49480", "RADLEX"): "ACR Category 1 Actionable Finding",
@@ -117,6 +121,8 @@ def test_codes_agree_with_the_standards_own_list() -> None:
         (codes.BRAIN_VENTRICLE, standard.SCT.BrainVentricle), (codes.PRIORITY, standard.SCT.Priority),
         (codes.ACTIONABLE[Priority.URGENT], standard.cid7035.ACRCategory1ActionableFinding),
         (codes.ACTIONABLE[Priority.REVIEW], standard.cid7035.ACRCategory2ActionableFinding),
+        (codes.OF_INTEREST, standard.cid7010.OfInterest), (codes.REJECTED, standard.cid7010.RejectedForQualityReasons),
+        (codes.CLASS_ACTIVATION, standard.cid7469.ClassActivation), (codes.NO_UNITS, standard.UCUM.NoUnits),
         (codes.CT_UNSPECIFIED, standard.cid100.CTUnspecifiedBodyRegion),
     ]  # fmt: skip
     for ours, theirs in pairs:

@@ -77,3 +77,11 @@ PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
 ACQUISITION_EQUIPMENT = Code("109101", "DCM", "Acquisition Equipment")
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 """PS3.16 CID 7202."""
+
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
+"""PS3.16 CID 7010, as the one below."""
+REJECTED = Code("113001", "DCM", "Rejected for Quality Reasons")
+
+CLASS_ACTIVATION = Code("130402", "DCM", "Class activation")
+"""PS3.16 CID 7469: contributions of places to a network's answer, by the weights of its last layer."""
+NO_UNITS = Code("1", "UCUM", "no units")

@@ -129,7 +129,8 @@ def _processing(model: ModelIdentity, node: NodeIdentity, times: Times) -> Datas
         triage.__version__, f"{model.name} {model.version}"[:64], f"highdicom {highdicom.__version__}"]  # fmt: skip
     item.DeviceSerialNumber = node.node_name
     item.DeviceUID = device_uid(model.sha256)
-    item.ContributionDateTime = times.started.strftime("%Y%m%d%H%M%S.%f") + times.offset
+    # Without the zone, which TimezoneOffsetFromUTC states: dcmtk's checker of presentation states trips over it
+    item.ContributionDateTime = times.started.strftime("%Y%m%d%H%M%S.%f")
     item.ContributionDescription = "AI inference: detection of intracranial hemorrhage"
     return item
 

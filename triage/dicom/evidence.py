@@ -49,9 +49,10 @@ OTHERS = (
     "DeviceSerialNumber", "SoftwareVersions", "FrameOfReferenceUID", "PixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "BitsAllocated",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "RequestAttributesSequence",
-    "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
+    "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest", "NumberOfFrames",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "PositionReferenceIndicator",
 )  # fmt: skip
-"""Attributes that the report or the captures use themselves."""
+"""Attributes that the objects of a result use themselves."""
 
 CODE_ITEM = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
 
@@ -60,7 +61,7 @@ SEQUENCE_ITEMS = {
     "ReferencedStudySequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
     "ReferencedPatientSequence": ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
     "RequestAttributesSequence": (
-        "RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence"),
+        "AccessionNumber", "RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence"),
 }  # fmt: skip
 """Attributes kept of the items of each sequence; every other sequence is one of codes."""
 

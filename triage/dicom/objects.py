@@ -6,9 +6,13 @@ from typing import BinaryIO
 
 from pydicom import Dataset, dcmread, dcmwrite
 
+from triage.dicom.activation_map import build_activation_map
 from triage.dicom.capture import build_captures
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.evidence import load_evidence
+from triage.dicom.keyobject import build_key_object, build_rejection
+from triage.dicom.presentation import build_presentation
+from triage.dicom.regions import build_regions
 from triage.dicom.report import build_report
 from triage.dicom.sources import Sources
 from triage.records import ObjectKind, Result
@@ -42,7 +46,11 @@ class ResultObject:
 
 
 def build_objects(result: Result, sources: Sources, node: NodeIdentity) -> list[ResultObject]:
-    """Build every object that goes back into the study.
+    """Build every object that goes back into the study, in the order in which they are to arrive.
+
+    A correction must never leave two truths without a link, wherever the line breaks. So the report comes first, which
+    names its predecessor; then what rejects the superseded pictures; then new pictures. Old pictures stand beside the
+    new report until they are rejected, with the new report's link to theirs; beside new pictures they never stand.
 
     Args:
         result: What the analysis says.
@@ -50,15 +58,29 @@ def build_objects(result: Result, sources: Sources, node: NodeIdentity) -> list[
         node: Who reports, and which objects are made.
 
     Returns:
-        The SR first; for a positive study the summary capture and the key slices follow.
+        The SR first; then, as asked for and where there is something to tell: the rejection, regions, key object,
+        captures, presentation state and activation map. All but report and rejection for positive studies only.
+
+    Raises:
+        StudyError: There is no evidence that can be read, or a probability is none.
     """
     evidence = load_evidence(sources.evidence)
     predecessor = dcmread(sources.predecessor) if sources.predecessor is not None else None
-    objects = [ResultObject(ObjectKind.REPORT, build_report(result, evidence, node, predecessor))]
+    made: list[tuple[ObjectKind, Dataset | None]] = [
+        (ObjectKind.REPORT, build_report(result, evidence, node, predecessor))]  # fmt: skip
+    if node.rejects_superseded:
+        made.append((ObjectKind.REJECTION, build_rejection(result, evidence, sources.superseded, node)))
+    if node.regions:
+        made.append((ObjectKind.REGIONS, build_regions(result, evidence, sources, node)))
+    if node.key_object:
+        made.append((ObjectKind.KEY_OBJECT, build_key_object(result, evidence, node)))
     if node.captures and sources.volume is not None:
-        captures = build_captures(result, evidence, sources.volume, node)
-        objects += [ResultObject(ObjectKind.CAPTURE, ds) for ds in captures]
-    return objects
+        made += [(ObjectKind.CAPTURE, ds) for ds in build_captures(result, evidence, sources.volume, node)]
+    if node.presentation_state:
+        made.append((ObjectKind.PRESENTATION, build_presentation(result, evidence, sources, node)))
+    if node.activation_map:
+        made.append((ObjectKind.ACTIVATION_MAP, build_activation_map(result, evidence, sources, node)))
+    return [ResultObject(kind, ds) for kind, ds in made if ds is not None]
 
 
 def describe_file(path: Path) -> tuple[str, str]:
