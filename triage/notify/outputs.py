@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 
-from triage.config import MessageOutput
+from triage.config import FhirOutput, Hl7Output, MessageOutput, WebhookOutput
 from triage.dicom.uids import result_uid
 from triage.notify.facts import Facts
+from triage.notify.fhir_answer import send_bundles
+from triage.notify.fhir_bundle import build_bundle
+from triage.notify.hl7_message import build_message
+from triage.notify.mail import build_mail, send_mails
+from triage.notify.mllp import send_messages
+from triage.notify.webhook import build_json, send_json
 from triage.records import Outcome, Result, SendReport
 
 
@@ -49,7 +55,15 @@ def build(output: MessageOutput, facts: Facts) -> bytes:
     Raises:
         StudyError: The facts cannot be said in this format; the message names the field, never its value.
     """
-    raise NotImplementedError
+    uid = message_uid(output.name, facts.result, facts.node_name)
+    if isinstance(output, Hl7Output):
+        receiver = (output.receiving_application, output.receiving_facility)
+        return build_message(facts, uid, output.sending_facility, receiver)
+    if isinstance(output, FhirOutput):
+        return build_bundle(facts, uid)
+    if isinstance(output, WebhookOutput):
+        return build_json(facts, uid, output.identifiers)
+    return build_mail(output, facts, uid)
 
 
 def send(output: MessageOutput, contents: Sequence[bytes]) -> list[SendReport]:
@@ -63,4 +77,12 @@ def send(output: MessageOutput, contents: Sequence[bytes]) -> list[SendReport]:
         A report a message, in order, without UIDs. No fault of peer, network or file raises; after a line was lost the
         other messages count as not tried.
     """
-    raise NotImplementedError
+    if not contents:
+        return []
+    if isinstance(output, Hl7Output):
+        return send_messages(output, contents)
+    if isinstance(output, FhirOutput):
+        return send_bundles(output, contents)
+    if isinstance(output, WebhookOutput):
+        return send_json(output, contents)
+    return send_mails(output, contents)
