@@ -16,17 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, build_role, evt
 from pynetdicom.presentation import PresentationContext
 
 HOST = "127.0.0.1"
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+NO_SUCH_INSTANCE = 0x0112
 LIMIT_S = 30.0
 """Longest a test waits for anything that should happen at once."""
 
@@ -59,6 +63,29 @@ def wait_until(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_
 
 
 @dataclass(frozen=True)
+class Committing:
+    """How a stand-in PACS answers storage commitment."""
+
+    way: Literal["same", "before", "new", "later"] = "same"
+    """same: on the association of the request; before: on it, ahead of the response to the request; new: on a new
+    association to `Pacs.node_port`; later: when `Pacs.report` is called, if ever."""
+    times: int = 1
+    status: int = 0x0000
+    """Answered to the request; no report follows a failure."""
+    has_role: bool = True
+    """Whether it says on a new association that it is the provider, as it must."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for storage commitment as it arrived."""
+
+    transaction_uid: str
+    references: tuple[tuple[str, str], ...]
+    """SOP class and instance."""
+
+
+@dataclass(frozen=True)
 class Manners:
     """How a stand-in PACS behaves."""
 
@@ -71,10 +98,15 @@ class Manners:
     """Number of the object, from 0, at which it aborts instead of answering."""
     is_hanging: bool = False
     """Answers no C-STORE before `Pacs.wake` is set."""
+    committing: Committing | None = None
+    """None: it offers no storage commitment."""
 
 
 class Pacs:
-    """A storage SCP from `with` to its end; keeps a file for each object that it accepted."""
+    """A storage SCP from `with` to its end; keeps a file for each object that it accepted.
+
+    It commits to what it has accepted, but for what `lost` gives a reason for.
+    """
 
     def __init__(self, folder: Path, manners: Manners | None = None) -> None:
         self.folder = folder
@@ -84,7 +116,14 @@ class Pacs:
         self.calling: list[str] = []
         self.echoes = 0
         self.port = 0
+        self.node_port = 0
+        self.node_ae = "ICHTRIAGE"
+        self.lost: dict[str, int] = {}
+        self.requests: list[Request] = []
+        self.answers: list[int | None] = []
+        """What the node answered to each report; None: nothing."""
         self._arrivals = 0
+        self._unsent: dict[Any, Request] = {}
         self._changed = threading.Condition()
         self._server: Any = None
 
@@ -102,6 +141,8 @@ class Pacs:
         ae = AE(ae_title=self.manners.ae_title)
         ae.supported_contexts = list(self.manners.contexts)
         ae.add_supported_context(VERIFICATION)
+        if self.manners.committing is not None:
+            ae.add_supported_context(STORAGE_COMMITMENT)
         ae.require_calling_aet = list(self.manners.calling_aets)
         ae.require_called_aet = True
         ae.maximum_associations = 32
@@ -109,7 +150,12 @@ class Pacs:
         self._server = ae.start_server(
             (HOST, self.port),
             block=False,
-            evt_handlers=[(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_ECHO, self._on_echo)],
+            evt_handlers=[
+                (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_C_ECHO, self._on_echo),
+                (evt.EVT_N_ACTION, self._on_action),
+                (evt.EVT_PDU_SENT, self._on_pdu_sent),
+            ],
         )
         self.port = int(self._server.server_address[1])
 
@@ -129,6 +175,87 @@ class Pacs:
         """Wait until `n` objects have arrived, whatever became of them."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._arrivals >= n, limit_s), f"{self._arrivals} of {n} arrived"
+
+    def wait_for_requests(self, n: int, limit_s: float = LIMIT_S) -> list[Request]:
+        """The requests for storage commitment, once there are `n`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests) >= n, limit_s), f"{len(self.requests)} of {n} came"
+            return list(self.requests)
+
+    def wait_for_answers(self, n: int, limit_s: float = LIMIT_S) -> list[int | None]:
+        """What the node answered to the reports, once there are `n`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.answers) >= n, limit_s), f"{len(self.answers)} of {n} came"
+            return list(self.answers)
+
+    def stored_uids(self) -> list[str]:
+        """SOP Instance UID of each object accepted; one that came twice stands twice."""
+        return [str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in list(self.stored)]
+
+    def report(self, request: Request) -> int | None:
+        """Answer a request over a new association to the node; the status that comes back, or None."""
+        ae = AE(ae_title=self.manners.ae_title)
+        ae.add_requested_context(STORAGE_COMMITMENT)
+        has_role = self.manners.committing is None or self.manners.committing.has_role
+        roles: list[Any] = [build_role(STORAGE_COMMITMENT, scp_role=True)] if has_role else []
+        association = ae.associate(HOST, self.node_port, ae_title=self.node_ae, ext_neg=roles)
+        try:
+            return self._send_report(association, request)
+        finally:
+            association.release()
+
+    def _send_report(self, association: Any, request: Request) -> int | None:
+        status = None
+        if association.is_established:
+            information, kind = self._information(request)
+            answer, _ = association.send_n_event_report(
+                information, kind, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+            )
+            status = answer.get("Status")
+        with self._changed:
+            self.answers.append(status)
+            self._changed.notify_all()
+        return status
+
+    def _information(self, request: Request) -> tuple[Dataset, int]:
+        """Event information and type (PS3.4 J.3.3)."""
+        kept = set(self.stored_uids())
+        reasons = {u: self.lost.get(u, 0 if u in kept else NO_SUCH_INSTANCE) for _, u in request.references}
+        return report_of(request, {u: r for u, r in reasons.items() if r})
+
+    def _on_action(self, event: Any) -> tuple[int, None]:
+        manner = self.manners.committing
+        assert manner is not None
+        information = event.action_information
+        items = information.ReferencedSOPSequence
+        references = tuple((str(i.ReferencedSOPClassUID), str(i.ReferencedSOPInstanceUID)) for i in items)
+        request = Request(str(information.TransactionUID), references)
+        with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+        if manner.status != 0x0000:
+            return manner.status, None
+        if manner.way == "before":
+            for _ in range(manner.times):
+                self._send_report(event.assoc, request)
+        elif manner.way in ("same", "new"):
+            self._unsent[event.assoc] = request
+        return manner.status, None
+
+    def _on_pdu_sent(self, event: Any) -> None:
+        """Once the response to a request is out, its report may follow."""
+        request = self._unsent.pop(event.assoc, None)
+        if request is not None:
+            threading.Thread(target=self._report_all, args=(event.assoc, request)).start()
+
+    def _report_all(self, association: Any, request: Request) -> None:
+        manner = self.manners.committing
+        assert manner is not None
+        for _ in range(manner.times):
+            if manner.way == "same":
+                self._send_report(association, request)
+            else:
+                self.report(request)
 
     def _on_echo(self, _event: Any) -> int:
         self.echoes += 1
@@ -160,6 +287,25 @@ class Pacs:
         with self._changed:
             self.stored.append(path)
             self._changed.notify_all()
+
+
+def report_of(request: Request, failed: dict[str, int]) -> tuple[Dataset, int]:
+    """Event information and type of the answer to a request: all committed, but for `failed` with its reasons."""
+    information = Dataset()
+    information.TransactionUID = request.transaction_uid
+    committed: list[Dataset] = []
+    refused: list[Dataset] = []
+    for sop_class_uid, sop_instance_uid in request.references:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+        if sop_instance_uid in failed:
+            item.FailureReason = failed[sop_instance_uid]
+        (refused if sop_instance_uid in failed else committed).append(item)
+    if committed:
+        information.ReferencedSOPSequence = committed
+    if refused:
+        information.FailedSOPSequence = refused
+    return information, 2 if refused else 1
 
 
 def storescu(
@@ -236,6 +382,17 @@ class Orthanc:
         """Bytes from its REST API, such as "/instances/.../file"."""
         with urllib.request.urlopen(f"http://{HOST}:{self.http_port}{path}", timeout=LIMIT_S) as answer:
             return bytes(answer.read())
+
+    def delete(self, path: str) -> None:
+        """Delete by its REST API, such as "/instances/..."."""
+        request = urllib.request.Request(f"http://{HOST}:{self.http_port}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=LIMIT_S).close()
+
+    def delete_instance(self, sop_instance_uid: str) -> None:
+        """Delete an object by its SOP Instance UID."""
+        found, = (i for i in self.get("/instances")
+                  if self.get(f"/instances/{i}")["MainDicomTags"]["SOPInstanceUID"] == sop_instance_uid)  # fmt: skip
+        self.delete(f"/instances/{found}")
 
 
 @contextmanager

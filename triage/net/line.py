@@ -108,9 +108,23 @@ def associate(
             raise _failure(association, destination, is_connected=connected.is_set())
         yield Line(association, accepted_kinds(association), destination.response_timeout_s)
     finally:
-        association.release()
+        _release(association, destination.response_timeout_s)
         for s in sockets:
             s.close()
+
+
+def _release(association: Any, limit_s: float) -> None:
+    """Release an association, or abort it: a report that comes in this moment makes pynetdicom wait for ever.
+
+    Its thread for the report then marks the association as busy, which nothing changes again.
+    """
+    guard = threading.Timer(limit_s + 1.0, association.abort)
+    guard.daemon = True
+    guard.start()
+    try:
+        association.release()
+    finally:
+        guard.cancel()
 
 
 def judge(uid: str, line: Line, request: Callable[[], Dataset], passes: Sequence[int] = ()) -> SendReport:
