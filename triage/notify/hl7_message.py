@@ -39,6 +39,9 @@ SNOMED CT has no code for an intraventricular hemorrhage that could be confirmed
 NAME_REPRESENTATIONS = ("A", "I", "P")
 """HL7 table 0465, in the order of the groups of a DICOM name: alphabetic, ideographic, phonetic."""
 
+NO_NAME = ("", "", "", "", "", "", "U")
+"""XPN whose type is "unspecified" (HL7 table 0200): PID-5 must be there, and images may name nobody."""
+
 CONTROL_ID_LENGTH = 20
 """MSH-10 (2.14.9.10)."""
 
@@ -80,7 +83,9 @@ def control_id(uid: str) -> str:
 
 def _patient(message: hl7.Message, facts: Facts) -> hl7.Segment:
     who = facts.identity
-    identifier = (who.patient_id, "", "", who.issuer_of_patient_id, "MR") if who.patient_id else ""
+    # PID-3 must be there (3.4.2.3): images without an ID get one of ours, of unspecified type, that no patient has
+    ours = (f"study-{facts.study_id}", "", "", f"{SENDING_APPLICATION} {facts.node_name}", "U")
+    identifier = (who.patient_id, "", "", who.issuer_of_patient_id, "MR") if who.patient_id else ours
     return _segment(message, "PID", {
         1: "1", 3: identifier, 5: _names(who.patient_name), 7: who.birth_date,
         8: who.sex if who.sex in ("M", "F", "O") else ""})  # fmt: skip
@@ -93,7 +98,7 @@ def _names(name: str) -> list[Components]:
         family, given, middle, prefix, suffix = ([*group.split("^"), "", "", "", "", ""])[:5]
         if any((family, given, middle, prefix, suffix)):
             repetitions.append((family, given, middle, suffix, prefix, "", "", representation))
-    return repetitions
+    return repetitions or [NO_NAME]
 
 
 def _order(message: hl7.Message, facts: Facts) -> list[hl7.Segment]:

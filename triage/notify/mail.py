@@ -2,6 +2,7 @@
 
 import smtplib
 import socket
+import ssl
 import textwrap
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,13 +23,13 @@ LINE_LENGTH = 76
 QUIT_S = 1.0
 """Time for an orderly end of a connection that nothing more is expected of."""
 
-SERVICE_CLOSING = 421
-"""The server ends the connection (RFC 5321 3.8)."""
-
 SERVICE_READY = 220
 
 NO_CODE = -1
 """smtplib's for an answer that does not begin with one."""
+
+LINE_ENDS = (421, NO_CODE)
+"""Codes after which the line carries no further mail; 421: the server closes it (RFC 5321 3.8)."""
 
 
 def build_mail(output: MailOutput, facts: Facts, uid: str) -> bytes:
@@ -125,7 +126,7 @@ def _session(output: MailOutput) -> Iterator[smtplib.SMTP]:
             assert client.sock is not None
             client.sock.settimeout(output.response_timeout_s)
             if output.security == "starttls":
-                client.starttls(context=tls_context(output.ca_file))
+                _secure(output, client)
             _log_in(output, client)
         yield client
         with suppress(LineLost), _limited(client, QUIT_S):
@@ -156,6 +157,13 @@ def _connect(output: MailOutput, client: smtplib.SMTP) -> tuple[int, bytes]:
         raise no_connection(output.host, output.port, e) from e
 
 
+def _secure(output: MailOutput, client: smtplib.SMTP) -> None:
+    try:
+        client.starttls(context=tls_context(output.ca_file))
+    except ssl.SSLError as e:
+        raise no_connection(output.host, output.port, e) from e
+
+
 def _log_in(output: MailOutput, client: smtplib.SMTP) -> None:
     if not output.user:
         return
@@ -182,23 +190,22 @@ def _limited(client: smtplib.SMTP, limit_s: float) -> Iterator[None]:
     timer.start()
     try:
         yield
-    except smtplib.SMTPResponseException as e:
-        raise _lost_by_answer(e.smtp_code) from None  # its text may quote addresses
-    except (OSError, ValueError) as e:  # ValueError: a line closed in mid-read
-        if isinstance(e, smtplib.SMTPException) and not isinstance(e, smtplib.SMTPServerDisconnected):
-            detail = "the server does not offer what security or user ask for"
-            raise LineLost(SendOutcome.REFUSED, detail) from e
-        late = is_late.is_set() or isinstance(e, TimeoutError)
-        detail = f"no answer within {limit_s:g} s" if late else "the line was cut before an answer came"
-        raise LineLost(SendOutcome.UNREACHABLE, detail) from e
+    except (OSError, ValueError) as e:  # ValueError: a line closed in mid-read; smtplib's own errors are OSErrors
+        if is_late.is_set() or isinstance(e, TimeoutError) or isinstance(e.__context__, TimeoutError):
+            raise LineLost(SendOutcome.UNREACHABLE, "no answer in time") from None
+        raise _lost(e) from None  # its text may quote addresses
     finally:
         timer.cancel()
         timer.join()
 
 
-def _lost_by_answer(code: int) -> LineLost:
-    detail = "the answer is no SMTP" if code == NO_CODE else f"SMTP {code}"
-    return LineLost(SendOutcome.REFUSED, detail)
+def _lost(error: OSError | ValueError) -> LineLost:
+    if isinstance(error, smtplib.SMTPResponseException):
+        code = error.smtp_code
+        return LineLost(SendOutcome.REFUSED, "the answer is no SMTP" if code == NO_CODE else f"SMTP {code}")
+    if isinstance(error, smtplib.SMTPException) and not isinstance(error, smtplib.SMTPServerDisconnected):
+        return LineLost(SendOutcome.REFUSED, "the server does not offer what security or user ask for")
+    return LineLost(SendOutcome.UNREACHABLE, "the line was cut before an answer came")
 
 
 def _send_one(output: MailOutput, client: smtplib.SMTP, content: bytes) -> SendReport:
@@ -212,11 +219,11 @@ def _send_one(output: MailOutput, client: smtplib.SMTP, content: bytes) -> SendR
             left_out = client.sendmail(output.sender, output.recipients, content)
         except smtplib.SMTPRecipientsRefused as e:
             codes = sorted({code for code, _ in e.recipients.values()})
-            if SERVICE_CLOSING in codes:
-                raise smtplib.SMTPResponseException(SERVICE_CLOSING, "") from None
+            if fatal := [code for code in LINE_ENDS if code in codes]:
+                raise smtplib.SMTPResponseException(fatal[0], "") from None
             return refused(f"SMTP {', '.join(map(str, codes))}: no recipient is accepted")
         except smtplib.SMTPResponseException as e:
-            if e.smtp_code in (SERVICE_CLOSING, NO_CODE):
+            if e.smtp_code in LINE_ENDS:
                 raise
             return refused(f"SMTP {e.smtp_code}")
         except UnicodeError:
