@@ -46,8 +46,14 @@ def test_a_positive_study_has_every_finding_and_objects_that_refer_to_its_slices
     assert r.n_slices == len(r.slice_scores) == len(paths)
     assert r.model.sha256 == sensitive.pack.identity.sha256
     assert set(r.thresholds) == {"urgent", "review", *LABELS[1:]}
+    maps = analysis.sources.activations
+    assert [(a.label, a.index) for a in maps] == [(f.label, i) for f in r.findings for i in f.key_slices]
+    assert analysis.sources.volume is not None
+    assert {a.values.shape for a in maps} == {analysis.sources.volume.hu.shape[1:]}
     objects = build_objects(r, analysis.sources, NodeIdentity())
-    assert [o.kind for o in objects][:2] == ["report", "capture"]
+    kinds = [o.kind for o in objects]
+    assert kinds[0] == "report"
+    assert {"capture", "key_object"} < set(kinds)
     assert {str(o.dataset.StudyInstanceUID) for o in objects} == {study.study_uid}
     assert len({o.sop_instance_uid for o in objects}) == len(objects)
 
@@ -57,6 +63,7 @@ def test_a_negative_study_has_a_report_only(phantom_files: Phantom, blind: Tools
     analysis = analyse_study(study, blind)
     assert (analysis.result.outcome, analysis.result.priority) == (Outcome.NEGATIVE, Priority.ROUTINE)
     assert [f.label for f in analysis.result.findings] == ["any"]
+    assert analysis.sources.activations == ()
     assert [o.kind for o in build_objects(analysis.result, analysis.sources, NodeIdentity())] == ["report"]
 
 

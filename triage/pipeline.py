@@ -16,6 +16,7 @@ from triage.errors import InstanceError, SliceError, StudyError
 from triage.nn.pack import Pack
 from triage.nn.predict import judge
 from triage.records import (
+    ActivationMap,
     Instance,
     Outcome,
     Priority,
@@ -125,16 +126,18 @@ def analyse_study(study: StudyInput, tools: Tools, selection: Selection | None =
         duration_s=0.0,
         verdicts=selection.verdicts,
     )
-    volume = None
+    volume: Volume | None = None
+    activations: tuple[ActivationMap, ...] = ()
     if selection.stack is not None:
         try:
             volume = read_volume(selection.stack, _paths(selection.instances), tools.decoder)
-            result = _judged(result, selection, volume, tools)
+            result, activations = _judged(result, selection, volume, tools)
         except StudyError as e:
             result = replace(result, reason=str(e), series_uid=selection.series_uid)
     result = replace(result, duration_s=time.monotonic() - begin)
+    sources = Sources(_evidence(study, selection, volume), volume, activations=activations)
     chosen = tuple(i.sop_instance_uid for i in selection.instances)
-    return Analysis(result, Sources(_evidence(study, selection, volume), volume), chosen)
+    return Analysis(result, sources, chosen)
 
 
 def score_slices(study: StudyInput, tools: Tools) -> Iterator[FileScore]:
@@ -170,14 +173,16 @@ def _score_slice(instance: Instance, plane: Slice, tools: Tools) -> SliceScore:
         repairs=repairs,
         lossy=instance.lossy,
     )
-    return judge(tools.pack, volume, tools.precision).slice_scores[0]
+    return judge(tools.pack, volume, tools.precision, with_maps=False).slice_scores[0]
 
 
-def _judged(result: Result, selection: Selection, volume: Volume, tools: Tools) -> Result:
+def _judged(
+    result: Result, selection: Selection, volume: Volume, tools: Tools
+) -> tuple[Result, tuple[ActivationMap, ...]]:
     judgement = judge(tools.pack, volume, tools.precision)
     stack = selection.stack
     assert stack is not None
-    return replace(
+    judged = replace(
         result,
         outcome=judgement.outcome,
         priority=judgement.priority,
@@ -195,6 +200,7 @@ def _judged(result: Result, selection: Selection, volume: Volume, tools: Tools) 
         lossy=volume.lossy,
         thresholds=tools.pack.card.all_thresholds(),
     )
+    return judged, judgement.activations
 
 
 def _paths(instances: Sequence[Instance]) -> dict[str, Path]:

@@ -10,7 +10,8 @@ from triage.records import ActivationMap, FloatArray
 def hill(rows: int, columns: int, center: tuple[float, float], sigma_px: float) -> FloatArray:
     """A Gaussian of height 1 around a point in image coordinates, column and row."""
     y, x = np.mgrid[:rows, :columns] + 0.5
-    return np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * sigma_px**2)).astype(np.float32)
+    values: FloatArray = np.exp(-((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * sigma_px**2)).astype(np.float32)
+    return values
 
 
 def of(values: FloatArray) -> tuple[FloatArray, ...]:

@@ -44,3 +44,31 @@ def test_judging_needs_no_dicom_database_or_network_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_maps_are_what_makes_the_logits(architecture: str) -> None:
+    torch.manual_seed(4)
+    network = build(architecture, 5).eval()
+    images = torch.randn(3, 3, 96, 64)
+    with torch.inference_mode():
+        maps, logits = network.activation_maps(images), network(images)
+        biases = torch.cat([head.get_parameter("bias") for head in network.heads])
+    assert maps.shape == (3, 5, 3, 2)
+    assert maps.std() > 0
+    torch.testing.assert_close(maps.mean(dim=(2, 3)) + biases, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_maps_are_float32_whatever_the_network_runs_in() -> None:
+    network = build("resnet18", 1).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.zeros(1, 3, 64, 64)).dtype is torch.bfloat16
+        assert network.activation_maps(torch.zeros(1, 3, 64, 64)).dtype is torch.float32
+
+
+def test_the_thesis_network_has_no_maps() -> None:
+    network = build("thesis-cnn", 1).eval()
+    assert not network.has_maps
+    assert build("resnet18", 1).has_maps
+    with pytest.raises(ValueError, match="no activation maps"):
+        network.activation_maps(torch.zeros(1, 3, 224, 224))

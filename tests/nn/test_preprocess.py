@@ -9,12 +9,14 @@ from triage.nn.preprocess import (
     SUBDURAL,
     Order,
     Preprocessing,
+    Window,
     average_thin,
     channels,
     cropped,
     framed,
     prepare,
     prepare_cached,
+    unframe,
 )
 from triage.records import HU_MAX, HU_MIN
 
@@ -254,3 +256,63 @@ class TestOffsets:
         hu = textured(256, 256)
         images = channels(hu, Preprocessing())
         assert torch.equal(images, channels(hu, Preprocessing(crop_px=256))[:, :, 16:240, 16:240])
+
+
+BONE = Window("bone", 500.0, 1000.0)
+MARKS = {
+    "square": ((512, 512), (0.45, 0.45), (256, 256)),
+    "anisotropic": ((300, 400), (0.9, 0.6), (150, 200)),
+    "not square": ((400, 512), (0.5, 0.5), (200, 256)),
+    "off-centre": ((512, 512), (0.5, 0.5), (200, 330)),
+    "larger in the input": ((96, 80), (2.2, 2.2), (50, 38)),
+}
+"""Rows and columns, spacing in mm, centre of the head."""
+
+
+class TestUnframe:
+    @pytest.mark.parametrize("sizes", [(136, 136), (256, 224), (255, 224)])
+    @pytest.mark.parametrize("order", ["resize_then_window", "window_then_resize"])
+    @pytest.mark.parametrize("fov_mm", [0.0, 190.0])
+    @pytest.mark.parametrize("case", list(MARKS))
+    def test_a_mark_comes_back_to_its_place(
+        self, case: str, fov_mm: float, order: Order, sizes: tuple[int, int]
+    ) -> None:
+        """Painted into slices, through all that `prepare` does, and back."""
+        shape, spacing_mm, center = MARKS[case]
+        wanted = Preprocessing((BONE,) * 3, order, fov_mm, *sizes, mean=(0.0,) * 3, std=(1.0,) * 3)
+        radius = 70.0 / spacing_mm[0], 60.0 / spacing_mm[1]
+        head = disc(*shape, center, radius, 120.0)
+        half = [max(1, round(1.5 / mm)) for mm in spacing_mm]
+        places = [(center[0] + int(dy * radius[0]), center[1] + int(dx * radius[1]))
+                  for dy, dx in ((0.0, 0.0), (0.6, 0.3), (-0.5, -0.5))]  # fmt: skip
+        marked = head.repeat(len(places), 1, 1)
+        for hu, (row, column) in zip(marked, places, strict=True):
+            hu[row - half[0] : row + half[0] + 1, column - half[1] : column + half[1] + 1] = 1000.0
+        seen = (prepare(marked, wanted, spacing_mm) - prepare(head[None], wanted, spacing_mm))[:, :1]
+        found = unframe(seen, marked, wanted, spacing_mm)
+        assert found.shape == (3, 1, *shape)
+        for plane, (row, column) in zip(found[:, 0], places, strict=True):
+            rows, columns = torch.meshgrid(torch.arange(shape[0]), torch.arange(shape[1]), indexing="ij")
+            weight = plane / plane.sum()
+            middle = float((weight * rows).sum()), float((weight * columns).sum())
+            assert middle == pytest.approx((row, column), abs=0.25)
+
+    @pytest.mark.parametrize("order", ["resize_then_window", "window_then_resize"])
+    def test_what_the_network_does_not_see_is_zero(self, order: Order) -> None:
+        hu = torch.full((1, 100, 100), 40.0)
+        central = unframe(torch.ones(1, 2, 50, 50), hu, replace(PLAIN, order=order, resize_px=100, crop_px=50), (1, 1))
+        expected = torch.zeros(100, 100)
+        expected[25:75, 25:75] = 1.0
+        assert torch.equal(central[0, 0], expected)
+        assert torch.equal(central[0, 1], expected)
+
+    def test_values_at_the_edge_of_the_view_do_not_fade(self) -> None:
+        hu = torch.full((1, 512, 512), 40.0)
+        assert unframe(torch.ones(1, 1, 64, 64), hu, PLAIN, (0.5, 0.5)).min() == 1.0
+
+    def test_padding_beside_the_slice_is_left_out(self) -> None:
+        rows = torch.arange(64.0)[:, None].expand(64, 64)[None, None]
+        found = unframe(rows, torch.zeros(1, 100, 200), PLAIN, (1.0, 1.0))
+        assert found.shape == (1, 1, 100, 200)
+        assert float(found.min()) == pytest.approx(16, abs=0.5)
+        assert float(found.max()) == pytest.approx(47, abs=0.5)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 """Trunks of torchvision; resnet152 is what the source of the method used (He 2016, arXiv 1512.03385)."""
@@ -16,6 +17,10 @@ THESIS_CNN_PX = 224
 
 ARCHITECTURES = (*RESNETS, THESIS_CNN)
 """Names a card may give."""
+
+CELL_PX = 32
+"""Distance in the input between neighbouring cells of a ResNet's last stage. The first cell's receptive field has its
+centre on the first pixel: every stride of 2 keeps the even places."""
 
 
 class Network(nn.Module):
@@ -41,6 +46,37 @@ class Network(nn.Module):
         """
         features = self.trunk(images)
         return torch.cat([head(features) for head in self.heads], dim=1)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the trunk ends in an average over places, which is what class activation maps rest on."""
+        return hasattr(self.trunk, "avgpool")
+
+    def activation_maps(self, images: torch.Tensor) -> torch.Tensor:
+        """Say what each place of images contributes to each logit: class activation maps (Zhou 2016, arXiv 1512.04150).
+
+        The last stage's features under a head's weights, as a 1 x 1 convolution. They are exact, not an estimate: a
+        map's mean and the head's bias make the logit. No backward pass is needed.
+
+        Args:
+            images: As for `forward`.
+
+        Returns:
+            (n, heads, h, w) float32, also under autocast; a cell for every CELL_PX pixels.
+
+        Raises:
+            ValueError: This kind of network has no such maps.
+        """
+        if not self.has_maps:
+            raise ValueError("a trunk without a final average over places has no activation maps")
+        features = images
+        for name, layer in self.trunk.named_children():
+            if name == "avgpool":
+                break
+            features = layer(features)
+        weights = torch.cat([head.get_parameter("weight") for head in self.heads])
+        with torch.autocast(images.device.type, enabled=False):
+            return functional.conv2d(features.float(), weights.float()[:, :, None, None])
 
 
 def build(architecture: str, heads: int) -> Network:

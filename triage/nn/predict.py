@@ -6,8 +6,7 @@ Where the heads share a trunk, the first pass answers for the subtypes too; they
 Probabilities are float64 from the logits on, so that they do not depend on the precision networks run in.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,12 @@ import torch
 from torch import nn
 
 from triage.errors import ConfigError, StudyError
+from triage.nn.activation import Seen, activation_maps
 from triage.nn.card import Aggregation, Card, Platt, Thresholds
 from triage.nn.pack import Pack
+from triage.nn.passes import batches, running
 from triage.nn.preprocess import Preprocessing, average_thin, prepare, prepare_cached
 from triage.records import ANY, SUBTYPES, Finding, Judgement, Outcome, Priority, SliceScore, Volume
-
-BATCH_CPU, BATCH_CUDA = 16, 64
-"""Slices a forward pass; bounds memory whatever the length of a series."""
 
 THICK_MM = 4.0
 """Slices at least this thick are never averaged, even where they overlap."""
@@ -37,9 +35,6 @@ KEY_FRACTION = 0.5
 
 PROBABILITY_EDGE = 1e-6
 """Probabilities are kept this far from 0 and 1 when they are turned into log odds."""
-
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Number format of matrix products by precision; the rest stays fp32."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -65,7 +60,7 @@ def pick_device(setting: str) -> torch.device:
     return torch.device("cpu")
 
 
-def judge(pack: Pack, volume: Volume, precision: str = "auto") -> Judgement:
+def judge(pack: Pack, volume: Volume, precision: str = "auto", with_maps: bool = True) -> Judgement:
     """Judge one volume.
 
     The binary model scores every slice; the subtype model runs where the study is positive, unless the same pass has
@@ -75,9 +70,10 @@ def judge(pack: Pack, volume: Volume, precision: str = "auto") -> Judgement:
         pack: The networks and their card.
         volume: One series.
         precision: "auto" (bf16 or fp16 on CUDA, fp32 on a CPU), "fp32", "bf16" or "fp16".
+        with_maps: Whether to say where the networks looked, which takes another pass over the key slices.
 
     Returns:
-        Priority, findings and the scores of every slice.
+        Priority, findings, the scores of every slice and the activation maps of key slices.
 
     Raises:
         StudyError: The volume is empty, or it or a network's output holds values that are not finite.
@@ -94,11 +90,13 @@ def judge(pack: Pack, volume: Volume, precision: str = "auto") -> Judgement:
         findings += [_finding(pack.card, label, scores[label], middles) for label in SUBTYPES]
     else:
         scores = {ANY: scores[ANY]}
+    seen = Seen(slabs, middles, volume.spacing_mm)
     return Judgement(
         priority=_priority(pack.card.thresholds, findings[0].p),
         outcome=Outcome.POSITIVE if positive else Outcome.NEGATIVE,
         findings=tuple(findings), slice_scores=_slice_scores(scores, members, volume),
         device=device_name(pack.device), model=pack.identity,
+        activations=activation_maps(pack, seen, findings, precision) if with_maps else (),
     )  # fmt: skip
 
 
@@ -177,11 +175,9 @@ def network_logits(
         StudyError: A logit is not finite.
     """
     where, precision = device
-    batch = BATCH_CUDA if where.type == "cuda" else BATCH_CPU
     logits = []
-    with torch.inference_mode(), _deterministic(), _autocast(where, precision):
-        for part in torch.split(slabs, batch):
-            part = part.to(where)
+    with running(where, precision):
+        for part in batches(slabs, where):
             if spacing_mm is None:
                 images = prepare_cached(part, preprocessing)
             else:
@@ -267,21 +263,6 @@ def _slice_scores(
         SliceScore(s.sop_instance_uid, s.frame, {label: float(p[slab_of[i]]) for label, p in scores.items()})
         for i, s in enumerate(volume.slices)
     )
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    if precision == "auto":
-        precision = "fp32"
-        if device.type == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return torch.autocast(device.type, dtype=AUTOCAST[precision], enabled=precision != "fp32")
-
-
-@contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    """Let cuDNN choose the same algorithms every time, and fp32 be fp32; without CUDA this changes nothing."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
 
 
 def device_name(device: torch.device) -> str:

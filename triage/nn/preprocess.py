@@ -216,19 +216,62 @@ def frame(
     Returns:
         (n, c, crop_px, crop_px), air around.
     """
-    n, channels, rows, columns = planes.shape
-    side_mm = preprocessing.fov_mm or max(rows * spacing_mm[0], columns * spacing_mm[1])
-    px_per_mm = preprocessing.resize_px / side_mm
-    height, width = (max(1, round(k * mm * px_per_mm)) for k, mm in zip((rows, columns), spacing_mm, strict=True))
-    if (height, width) != (rows, columns):
-        planes = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-    centers = _head_centers(hu) if preprocessing.fov_mm else torch.full((n, 2), 0.5, device=hu.device)
+    channels, *shape = planes.shape[1:]
     size = preprocessing.crop_px
+    height, width = _resized(shape, preprocessing, spacing_mm)
+    if [height, width] != shape:
+        planes = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
     # Air in HU; once windowed, what every window makes of air, since none begins below HU_MIN.
     fill = HU_MIN if channels == 1 else 0.0
     padded = functional.pad(planes, (size, size, size, size), value=fill)
-    starts = torch.floor(centers * torch.tensor([height, width], device=hu.device) - size / 2 + 0.5).long() + size
-    return _cut(padded, starts, size)
+    return _cut(padded, _corners(hu, preprocessing, (height, width), size) + size, size)
+
+
+def unframe(
+    planes: torch.Tensor, hu: torch.Tensor, preprocessing: Preprocessing, spacing_mm: tuple[float, float]
+) -> torch.Tensor:
+    """Bring planes that lie over a network's input back onto the pixels of the slices: the way back of `prepare`.
+
+    Args:
+        planes: (n, c, crop_px, crop_px) of anything that varies smoothly, such as activation maps.
+        hu: (n, rows, columns) HU of the slices that the input was made of; says where the heads are.
+        preprocessing: As the card states.
+        spacing_mm: Between rows, between columns.
+
+    Returns:
+        (n, c, rows, columns), between pixels of the input bilinear; 0 where the network does not see the slice.
+    """
+    shape = tuple(hu.shape[-2:])
+    hu = hu.float().clamp(HU_MIN, HU_MAX)
+    crop = preprocessing.crop_px
+    resized = _resized(shape, preprocessing, spacing_mm)
+    if preprocessing.order == "resize_then_window":
+        whole = preprocessing.resize_px
+        corners = _corners(hu, preprocessing, resized, whole) + (whole - crop) // 2  # as `framed`, then `cropped`
+    else:
+        corners = _corners(hu, preprocessing, resized, crop)
+    places = []
+    for axis in (0, 1):
+        middles = (torch.arange(shape[axis], device=hu.device) + 0.5) * (resized[axis] / shape[axis])
+        places.append((middles - corners[:, axis, None]) / crop * 2 - 1)
+    y, x = places[0][:, :, None].expand(-1, *shape), places[1][:, None, :].expand(-1, *shape)
+    grid = torch.stack([x, y], dim=-1)
+    found = functional.grid_sample(planes, grid, "bilinear", "border", align_corners=False)
+    return found * (grid.abs() <= 1).all(dim=-1)[:, None]
+
+
+def _resized(shape: Sequence[int], preprocessing: Preprocessing, spacing_mm: tuple[float, float]) -> tuple[int, int]:
+    """Rows and columns of slices of a shape once they are at the common scale."""
+    side_mm = preprocessing.fov_mm or max(k * mm for k, mm in zip(shape, spacing_mm, strict=True))
+    px_per_mm = preprocessing.resize_px / side_mm
+    height, width = (max(1, round(k * mm * px_per_mm)) for k, mm in zip(shape, spacing_mm, strict=True))
+    return height, width
+
+
+def _corners(hu: torch.Tensor, preprocessing: Preprocessing, resized: tuple[int, int], size_px: int) -> torch.Tensor:
+    """(n, 2) first row and column, in resized slices, of the square that is cut around each head; may be negative."""
+    centers = _head_centers(hu) if preprocessing.fov_mm else torch.full((len(hu), 2), 0.5, device=hu.device)
+    return torch.floor(centers * torch.tensor(resized, device=hu.device) - size_px / 2 + 0.5).long()
 
 
 def _cut(planes: torch.Tensor, starts: torch.Tensor, size_px: int) -> torch.Tensor:
