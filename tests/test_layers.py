@@ -22,7 +22,7 @@ ROWS = {
 }  # fmt: skip
 
 HOMES = {
-    "pydicom": {"dicom", "net", "phantom"},
+    "pydicom": {"dicom", "net", "phantom", "conformance"},
     "highdicom": {"dicom"},
     "pynetdicom": {"net"},
     "sqlalchemy": {"store"},
