@@ -51,5 +51,5 @@ class Bench:
         (row,) = queries.worklist(self.db, self.now, everything=True)
         return row
 
-    def due(self) -> list[outbox.Delivery]:
-        return outbox.due_deliveries(self.db, "pacs", self.now, 100)
+    def due(self, destination: str = "pacs") -> list[outbox.Delivery]:
+        return outbox.due_deliveries(self.db, destination, self.now, 100)

@@ -9,8 +9,8 @@ from peers import Manners, Pacs
 from pydicom import dcmread
 
 from triage.config import DeliverySection, Destination
-from triage.outbox import Sender, backoff_s, deliver_due
-from triage.store import outbox, queries
+from triage.outbox import Sender, backoff_s, deliver_due, resend_study
+from triage.store import queries
 from triage.worker import run_one
 
 Phantom = Callable[..., list[Path]]
@@ -46,7 +46,7 @@ def test_an_object_that_makes_the_peer_cut_the_line_holds_up_no_other(
     with Pacs(tmp_path / "pacs", Manners("PACS", abort_at=0)) as pacs:
         peer = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs.port, response_timeout_s=5.0)
         assert deliver_due(sender_of(bench), peer) == 0
-        assert states(bench) == [("queued", 1)] + [("queued", 0)] * (n - 1)
+        assert states(bench) == [("failed", 1)] + [("queued", 0)] * (n - 1)
         bench.now += 5.0
         first = bench.due()[0]
         assert dcmread(first.path).Modality != "SR"
@@ -64,8 +64,8 @@ def test_a_delivery_is_given_up_after_its_time_and_started_again_by_hand(
     run_one(bench.worker)
     nobody = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1, connect_timeout_s=1.0)
     assert deliver_due(sender_of(bench), nobody) == 0
-    assert {state for state, _ in states(bench)} == {"queued"}
+    assert {state for state, _ in states(bench)} == {"failed"}
     bench.now += 73 * 3600.0
     deliver_due(sender_of(bench), nobody)
     assert {state for state, _ in states(bench)} == {"given up"}
-    assert outbox.resend(bench.db, bench.row().study_id, ["pacs"], bench.now) == len(bench.due())
+    assert resend_study(bench.db, [nobody], bench.row().study_id, bench.now) == len(bench.due()) > 0

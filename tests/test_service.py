@@ -101,8 +101,10 @@ def start(folder: Path, port: int) -> Node:
 
 
 @contextmanager
-def running(folder: Path, pack: Path, destinations: Sequence[tuple[str, int]] = ()) -> Iterator[Node]:
-    port = free_port()
+def running(
+    folder: Path, pack: Path, destinations: Sequence[tuple[str, int]] = (), port: int | None = None
+) -> Iterator[Node]:
+    port = port or free_port()
     write_config(folder, pack, port, destinations)
     node = start(folder, port)
     try:
@@ -119,9 +121,11 @@ def test_a_real_head_sent_by_dcmtk_comes_back_into_its_study_in_orthanc(
     """ge_head, 28 slices in random order, into a node whose destination is Orthanc, which has the study already."""
     paths = sorted((shared_data / "ge_head").glob("*.dcm"))
     random.Random(1).shuffle(paths)
+    port = free_port()
+    settings = {"DicomModalities": {"node": ["ICHTRIAGE", "127.0.0.1", port]}}  # whom it answers commitment
     with (
-        orthanc(tmp_path / "orthanc") as pacs,
-        running(tmp_path / "node", sensitive_pack, [(pacs.ae_title, pacs.port)]) as node,
+        orthanc(tmp_path / "orthanc", settings) as pacs,
+        running(tmp_path / "node", sensitive_pack, [(pacs.ae_title, pacs.port)], port) as node,
     ):
         assert storescu(pacs.port, paths, pacs.ae_title).returncode == 0
         sent = storescu(node.port, paths)
@@ -134,12 +138,14 @@ def test_a_real_head_sent_by_dcmtk_comes_back_into_its_study_in_orthanc(
         wait_until(lambda: len(pacs.get("/instances")) == 28 + n_objects, "delivery to Orthanc", RESULT_LIMIT_S)
         (study,) = pacs.get("/studies?expand")
         modalities = sorted(pacs.get(f"/series/{s}")["MainDicomTags"]["Modality"] for s in study["Series"])
-        assert modalities == ["CT", "OT", "SR"]
-        wait_until(lambda: node.delivery_states() == {"accepted"}, "the state of the delivery")
+        assert modalities == ["CT", "KO", "OT", "SR"]
+        wait_until(lambda: node.delivery_states() == {"committed"}, "the state of the delivery", RESULT_LIMIT_S)
+        assert node.command("deliveries", "--json") == []
         assert node.command("show", "1", "--json")["analyses"][0]["outcome"] == "positive"
         assert node.command("worklist", "--json")[0]["state"] == "analysed"
         text = node.log.read_text()
         assert "delivery destination=orthanc outcome=accepted status=0x0000" in text
+        assert "commitment_answered destination=orthanc" in text
     ds = dcmread(paths[0])
     for secret in (str(ds.PatientName), ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID):
         assert not secret or str(secret) not in text
@@ -223,7 +229,7 @@ def test_a_destination_that_is_down_delays_nothing_else_and_gets_all_in_the_end(
 ) -> None:
     with (
         Pacs(tmp_path / "up", Manners("UP")) as up,
-        Pacs(tmp_path / "moody", Manners("MOODY", statuses=(0xA700, 0xB000))) as moody,
+        Pacs(tmp_path / "moody", Manners("MOODY", statuses=(0xA700, 0xA900))) as moody,
         Pacs(tmp_path / "down", Manners("DOWN")) as down,
     ):
         down.stop()
@@ -302,5 +308,6 @@ def test_the_demonstration_ends_by_itself_with_the_bleed_first(tmp_path: Path, d
     assert re.search("urgent|review", rows[0])
     assert "routine" in rows[1]
     received = [dcmread(p) for p in (tmp_path / "demo" / "pacs").iterdir()]
-    assert sorted({ds.Modality for ds in received}) == ["OT", "SR"]
+    assert sorted({ds.Modality for ds in received}) == ["KO", "OT", "SR"]
+    assert f"{len(received)} objects committed" in done.stdout
     assert all("DEMONSTRATION" in ds.SeriesDescription for ds in received)

@@ -19,22 +19,31 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from triage import __version__, screen
-from triage.config import Config, load_config, parse_config
+from triage import __version__, delivery_cli, screen
+from triage.config import load_config
 from triage.errors import ConfigError, TriageError
 from triage.logs import configure_logging
+from triage.options import (
+    DEFAULT_CONFIG,
+    DONE,
+    FAILED,
+    ConfigOption,
+    JsonOption,
+    StudyArgument,
+    open_node_database,
+    read_config,
+    row_of,
+)
 from triage.records import SUBTYPES
-from triage.store import analysis, outbox, queries
-from triage.store.db import Database, open_database
+from triage.store import analysis, queries
 
 if TYPE_CHECKING:
     from triage.activation import Activation
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, WRONG = 0, 1, 2
-
-DEFAULT_CONFIG = Path("config.toml")
+WRONG = 2
+"""Exit code: wrong usage or configuration."""
 
 NO_PACK = "{}: no model pack (a folder with card.toml) in it; name the folder of packs with --folder"
 
@@ -53,9 +62,8 @@ app = typer.Typer(
 models_app = typer.Typer(invoke_without_command=True, help="List or verify model packs.")
 app.add_typer(models_app, name="models")
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file; default ./config.toml.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one document.")]
-StudyArgument = Annotated[str, typer.Argument(help="Row number, accession number or StudyInstanceUID.")]
+for command in (delivery_cli.resend, delivery_cli.deliveries):
+    app.command()(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,7 +96,7 @@ def serve_command(config: ConfigOption = None) -> None:
     """Run the node until SIGTERM or Ctrl-C."""
     from triage.service import serve
 
-    settings = _config(config, required=True)
+    settings = read_config(config, required=True)
     configure_logging(settings.log.level)
     serve(settings)
 
@@ -103,9 +111,17 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Keep everything in this folder; default: a temporary one.")] = None,
 ) -> None:
     """Show it: a synthetic head CT with a bleed goes in by C-STORE, comes first, and its results reach a PACS."""
-    from triage.demo import DEMO_SEEDS, DEMO_SUBTYPE, arrivals, running_demo, send_phantom, wait_for_results
+    from triage.demo import (
+        DEMO_SEEDS,
+        DEMO_SUBTYPE,
+        arrivals,
+        delivery_summary,
+        running_demo,
+        send_phantom,
+        wait_for_results,
+    )
 
-    settings = _config(config)
+    settings = read_config(config)
     configure_logging("WARNING")
     console = Console()
     with tempfile.TemporaryDirectory(prefix="ich-triage-demo-") as temporary:
@@ -129,6 +145,7 @@ def demo(
             )
             screen.print_worklist(console, running.rows())
             screen.print_arrivals(console, arrivals(running))
+            console.print(f"At the PACS: {delivery_summary(running)}.", highlight=False)
             console.print(f"{time.monotonic() - begin:.1f} s from the first image to the last result.", highlight=False)
             if not once:
                 screen.print_invitation(console, running.service.config, running.service.address[1], folder / "pacs")
@@ -153,7 +170,7 @@ def analyse(
 
     if no_selection and out is not None:
         raise ConfigError("--out: objects are made of studies, not of single slices; leave out --no-selection or --out")
-    settings = _config(config)
+    settings = read_config(config)
     configure_logging("ERROR")
     paths = _files(path)
     studies = read_studies(list(_progress(paths, "Reading")))
@@ -192,7 +209,7 @@ def worklist(
     everything: Annotated[bool, typer.Option("--all", help="Also studies older than a day.")] = False,
 ) -> None:
     """List the studies to read, first one first."""
-    with _database(config) as db:
+    with open_node_database(config) as db:
         rows = queries.worklist(db, time.time(), everything)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
@@ -203,8 +220,8 @@ def worklist(
 @app.command()
 def show(study: StudyArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show everything known of one study: series and why each was chosen or not, findings, deliveries."""
-    with _database(config) as db:
-        details = queries.show(db, _study(db, study))
+    with open_node_database(config) as db:
+        details = queries.show(db, row_of(db, study))
     if as_json:
         print(json.dumps(details, indent=2))
     else:
@@ -214,22 +231,10 @@ def show(study: StudyArgument, config: ConfigOption = None, as_json: JsonOption 
 @app.command()
 def reanalyse(study: StudyArgument, config: ConfigOption = None) -> None:
     """Analyse a study again; the new SR names the old one as its predecessor."""
-    with _database(config) as db:
-        study_id = _study(db, study)
+    with open_node_database(config) as db:
+        study_id = row_of(db, study)
         analysis.request_reanalysis(db, study_id, time.time())
     print(f"study {study_id} queued; the running node analyses it")
-
-
-@app.command()
-def resend(study: StudyArgument, config: ConfigOption = None) -> None:
-    """Send the results of a study to every destination again, under the same UIDs."""
-    settings = _config(config)
-    with _database(config) as db:
-        study_id = _study(db, study)
-        n = outbox.resend(db, study_id, [d.name for d in settings.destinations], time.time())
-    if n == 0:
-        raise TriageError(f"study {study_id}: nothing to send; it has no results yet, or no destination is configured")
-    print(f"study {study_id}: {n} deliveries queued; the running node sends them")
 
 
 @app.command()
@@ -266,7 +271,7 @@ def models(
     """List the model packs, or verify them."""
     from triage.nn.pack import pack_folders, read_card
 
-    context.obj = folder or _config(None).model.pack.parent
+    context.obj = folder or read_config(None).model.pack.parent
     if context.invoked_subcommand is None:
         packs = pack_folders(context.obj)
         if not packs:
@@ -317,14 +322,19 @@ def rollback(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def doctor(config: ConfigOption = None) -> None:
+def doctor(
+    config: ConfigOption = None,
+    echo_only: Annotated[
+        bool, typer.Option("--echo-only", help="Store no test object at the destinations; C-ECHO only.")
+    ] = False,
+) -> None:
     """Check configuration, disk, database, model pack, GPU and destinations: one line each, with the mend."""
     from triage.doctor import examine
 
-    settings = _config(config, required=config is not None)
+    settings = read_config(config, required=config is not None)
     configure_logging("ERROR")
     bad = 0
-    for check in examine(settings):
+    for check in examine(settings, echo_only=echo_only):
         bad += not check.is_ok
         print(f"{'ok  ' if check.is_ok else 'FAIL'} {check.name}: {check.text}")
     raise typer.Exit(FAILED if bad else DONE)
@@ -334,31 +344,6 @@ def doctor(config: ConfigOption = None) -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
-
-
-def _config(path: Path | None, required: bool = False) -> Config:
-    """The named configuration, else ./config.toml, else the defaults with the packs beside the package."""
-    if path is not None or required or DEFAULT_CONFIG.exists():
-        return load_config(path or DEFAULT_CONFIG)
-    return parse_config({}, Path(__file__).resolve().parents[1])
-
-
-def _database(config: Path | None) -> Database:
-    settings = _config(config)
-    configure_logging("ERROR")
-    if not settings.node.data_dir.is_dir():
-        raise ConfigError(
-            f"node.data_dir: {settings.node.data_dir} does not exist; name the node's configuration with --config, "
-            "or start the node first: it makes the folder"
-        )
-    return open_database(settings.database_url, settings.node.data_dir)
-
-
-def _study(db: Database, text: str) -> int:
-    study_id = queries.find_study(db, text)
-    if study_id is None:
-        raise TriageError("no such study; `triage worklist --all` lists them")
-    return study_id
 
 
 def _files(path: Path) -> list[Path]:

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from triage.config import Completion, Config, Destination, Node, Reception
+from triage.config import MESSAGE_SECTIONS, Completion, Config, Destination, Node, Reception
 from triage.dicom.objects import describe_file
 from triage.errors import TriageError
 from triage.net import scu
 from triage.net.standin import StandInPacs
 from triage.phantom.study import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
-from triage.records import SendOutcome, StudyState
+from triage.records import DeliveryState, SendOutcome, StudyState
 from triage.service import Service
-from triage.store.queries import WorklistRow, pending_deliveries, worklist
+from triage.store.queries import WorklistRow, deliveries, pending_deliveries, worklist
 
 ENDED = frozenset({StudyState.ANALYSED, StudyState.NOT_ANALYSED})
 
@@ -73,6 +73,7 @@ def demo_config(base: Config, folder: Path, port: int, pacs_port: int) -> Config
             "reception": Reception(disk_reserve_mb=64),
             "completion": Completion(quiet_s=1.0, max_wait_s=10.0),
             "destinations": (pacs,),
+            **dict.fromkeys(MESSAGE_SECTIONS, ()),
             "database": type(base.database)(),
         }
     )
@@ -145,8 +146,25 @@ def arrivals(demo: Demo) -> list[tuple[str, str]]:
     return [describe_file(path) for path in demo.pacs.stored]
 
 
+def delivery_summary(demo: Demo) -> str:
+    """Say where the objects stand, in words.
+
+    Args:
+        demo: The running demonstration.
+
+    Returns:
+        Such as "9 objects committed".
+    """
+    states = [row.state for row in deliveries(demo.service.db, _outputs(demo), everything=True)]
+    return ", ".join(f"{states.count(s)} objects {s}" for s in DeliveryState if s in states)
+
+
+def _outputs(demo: Demo) -> list[str]:
+    return [o.name for o in demo.service.config.outputs]
+
+
 def wait_for_results(demo: Demo, n_studies: int, tell: Callable[[str], None]) -> None:
-    """Wait until every study is judged and every object has arrived at the stand-in PACS.
+    """Wait until every study is judged and every object has arrived at the stand-in PACS and is proven to have.
 
     Args:
         demo: The running demonstration.
@@ -165,7 +183,7 @@ def wait_for_results(demo: Demo, n_studies: int, tell: Callable[[str], None]) ->
             tell(summary)
             told = summary
         ended = len(states) >= n_studies and all(s in ENDED for s in states)
-        if ended and not pending_deliveries(demo.service.db):
+        if ended and not pending_deliveries(demo.service.db) and not deliveries(demo.service.db, _outputs(demo)):
             return
         demo.arrived.wait(0.2)
         demo.arrived.clear()

@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from triage.config import Config
 from triage.records import ANY, Priority, Result, SliceScore
-from triage.store.queries import WorklistRow
+from triage.store.queries import DeliveryRow, WorklistRow
 
 STYLES = {Priority.URGENT: "bold red", Priority.REVIEW: "yellow", Priority.ROUTINE: ""}
 
@@ -137,8 +138,55 @@ def score_document(path: Path, score: SliceScore | None, reason: str) -> dict[st
 
 
 def print_details(console: Console, details: dict[str, Any]) -> None:
-    """Print everything the database holds on one study as an indented list."""
-    _print_value(console, details, 0)
+    """Print everything the database holds on one study as an indented list; what was sent, as a table."""
+    _print_value(console, {key: value for key, value in details.items() if key != "objects"}, 0)
+    _print_objects(console, details["objects"])
+
+
+def _print_objects(console: Console, objects: Sequence[dict[str, Any]]) -> None:
+    table = Table(
+        *("run", "object", "destination", "state", "accepted", "committed", "failed attempts", "detail"),
+        title="Objects and where they stand",
+        title_justify="left",
+    )
+    for o in objects:
+        for d in o["deliveries"] or [{}]:
+            table.add_row(
+                str(o["run"]),
+                o["kind"],
+                d.get("destination", ""),
+                d.get("state", "goes nowhere"),
+                moment(d.get("accepted_at")),
+                moment(d.get("committed_at")),
+                str(d["attempts"]) if d else "",
+                Text(d.get("detail", "")),
+            )
+    console.print(table if objects else "No objects yet.")
+
+
+def print_deliveries(console: Console, advised: Sequence[tuple[DeliveryRow, str]]) -> None:
+    """Print deliveries, each with what to do about it."""
+    table = Table(
+        *("study", "object", "destination", "state", "since", "failed attempts", "next attempt", "detail", "what to do")
+    )
+    for row, advice in advised:
+        table.add_row(
+            str(row.study_id),
+            row.kind,
+            row.destination,
+            row.state,
+            moment(row.since),
+            str(row.attempts),
+            moment(row.next_attempt_at),
+            Text(row.detail),
+            Text(advice),
+        )
+    console.print(table if advised else "Nothing is given up, failing or waiting for commitment.")
+
+
+def moment(at: float | None) -> str:
+    """A time as a person reads it, in local time; empty for none."""
+    return "" if at is None else datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def _print_value(console: Console, value: Any, depth: int) -> None:
@@ -150,5 +198,5 @@ def _print_value(console: Console, value: Any, depth: int) -> None:
         else:
             shown = "" if item is None or item in ([], {}, ()) else item
             if isinstance(item, float) and str(key).endswith("_at"):
-                shown = datetime.fromtimestamp(item).astimezone().isoformat(sep=" ", timespec="seconds")
+                shown = moment(item)
             console.print(f"{pad}{key}: {shown}", markup=False, highlight=False)

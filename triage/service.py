@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
@@ -16,18 +16,19 @@ from types import FrameType
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from triage import __version__
-from triage.config import Config
+from triage.config import Config, Destination, MessageOutput
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.pixels import Decoder
 from triage.net.scp import Callbacks, Listener, Received, sweep_spool
 from triage.nn.pack import load_pack
 from triage.nn.predict import pick_device
-from triage.outbox import Sender, deliver_due
+from triage.outbox import Sender, commit_due, deliver_due, take_answer
 from triage.pipeline import Tools
 from triage.reception import Receiver, receive
-from triage.store import analysis, reception
+from triage.store import analysis, outbox, reception
 from triage.store.db import Database, open_database
 from triage.store.files import Store
+from triage.store.queries import given_up_deliveries, pending_deliveries
 from triage.store.retention import delete_expired_images, delete_orphans
 from triage.worker import Worker, complete_series, loop, run_one
 
@@ -140,11 +141,12 @@ class Service:
             self._start(stack)
             self._resources = stack.pop_all()
         log.info(
-            "node_started version=%s ae_title=%s host=%s port=%d destinations=%d",
+            "node_started version=%s ae_title=%s host=%s port=%d destinations=%d messages=%d",
             __version__,
             self.config.node.ae_title,
             *self.address,
             len(self.config.destinations),
+            len(self.config.messages),
         )
 
     def run(self) -> None:
@@ -175,17 +177,37 @@ class Service:
         db = self._db = open_database(config.database_url, config.node.data_dir)
         stack.callback(db.close)
         _resume(db, store)
-        worker = Worker(config, db, store, tools, node_identity(config), self._abandoned)
-        stack.enter_context(self._looping("analysis", partial(run_one, worker)))
         sender = Sender(db, config.node.ae_title, config.delivery)
-        for d in config.destinations:
-            stack.enter_context(self._looping(f"delivery {d.name}", partial(deliver_due, sender, d)))
+        delivering = [self._delivering(stack, sender, output) for output in config.outputs]
+        worker = Worker(config, db, store, tools, node_identity(config), self._abandoned)
+        stack.enter_context(self._looping("analysis", _then_wake(partial(run_one, worker), delivering)))
         stack.enter_context(self._ticking(worker))
-        self._listener = Listener(config.node, config.reception, store.spool, self._callbacks(db, store))
+        answering = {d.ae_title for d in config.destinations if d.storage_commitment != "off"}
+        callbacks = self._callbacks(sender, store)
+        self._listener = Listener(config.node, config.reception, store.spool, callbacks, answering)
         self._listener.start()
         stack.callback(self._listener.stop, STOP_GRACE_S)
 
-    def _callbacks(self, db: Database, store: Store) -> Callbacks:
+    def _delivering(
+        self, stack: ExitStack, sender: Sender, output: Destination | MessageOutput
+    ) -> threading.Event:
+        """Loops for one output: one that sends, and one that asks for commitment to what was accepted.
+
+        Returns:
+            Set when there is something to send.
+        """
+        committing = []
+        if isinstance(output, Destination) and output.storage_commitment != "off":
+            committing.append(threading.Event())
+            step: Callable[[], object] = partial(commit_due, sender, output)
+            stack.enter_context(self._looping(f"commitment {output.name}", step, committing[0]))
+        wake = threading.Event()
+        step = _then_wake(partial(deliver_due, sender, output), committing)
+        stack.enter_context(self._looping(f"delivery {output.name}", step, wake))
+        return wake
+
+    def _callbacks(self, sender: Sender, store: Store) -> Callbacks:
+        db = sender.db
         receiver = Receiver(db, store, self.config.reception.disk_reserve_mb << 20, self._stopping.is_set)
 
         def on_received(received: Received) -> None:
@@ -197,12 +219,14 @@ class Service:
         def on_closed(key: str) -> None:
             reception.association_closed(db, key, time.time())
 
-        return Callbacks(on_received, on_opened, on_closed)
+        return Callbacks(on_received, on_opened, on_closed, partial(take_answer, sender))
 
     @contextmanager
-    def _looping(self, name: str, step: Callable[[], object]) -> Iterator[None]:
+    def _looping(
+        self, name: str, step: Callable[[], object], wake: threading.Event | None = None
+    ) -> Iterator[None]:
         """A thread that repeats a step; it ends after the step it is at, or is abandoned when the grace is over."""
-        wake = threading.Event()
+        wake = wake or threading.Event()
         self._wakes.append(wake)
         thread = threading.Thread(target=loop, args=(step, self._stopping, wake), name=name, daemon=True)
         thread.start()
@@ -239,13 +263,29 @@ class Service:
                 wake.set()
 
 
+def _then_wake(step: Callable[[], object], wakes: Sequence[threading.Event]) -> Callable[[], object]:
+    """A step that, where it did something, wakes those who wait for it at once instead of at the next tick."""
+
+    def stepping() -> object:
+        done = step()
+        if done:
+            for wake in wakes:
+                wake.set()
+        return done
+
+    return stepping
+
+
 def _resume(db: Database, store: Store) -> None:
-    """Undo what only a living process can hold: open associations, claims, half transfers."""
+    """Undo what only a living process can hold: open associations, claims, objects on their way, half transfers."""
     now = time.time()
     reception.close_all_associations(db, now)
     analysis.release_claims(db)
+    unanswered = outbox.release(db, now)
     swept = sweep_spool(store.spool, 0.0, now)
-    log.info("resumed swept=%d", swept)
+    log.info("resumed swept=%d unanswered=%d to_send=%d", swept, unanswered, pending_deliveries(db))
+    if given_up := given_up_deliveries(db):
+        log.warning("deliveries_given_up objects=%d; `triage deliveries` lists them", given_up)
 
 
 def _sweep(worker: Worker) -> None:

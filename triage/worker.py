@@ -5,22 +5,28 @@ Every step is a transition in the database, so the process may be killed between
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Any, BinaryIO
 
 from triage.config import Completion, Config
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.geometry import count_missing
+from triage.dicom.headers import read_instance
+from triage.dicom.identity import StudyIdentity, study_identity
 from triage.dicom.objects import ResultObject, build_objects
 from triage.dicom.selection import select
-from triage.dicom.sources import Sources
-from triage.errors import NoResources, StudyError
+from triage.dicom.sources import Arrival, SentObject, Sources
+from triage.errors import InstanceError, NoResources, StudyError
+from triage.notify import outputs
+from triage.notify.facts import facts_of
 from triage.pipeline import Analysis, StudyInput, Tools, analyse_study, read_studies
-from triage.records import Outcome, Priority, Result, Selection
+from triage.records import ObjectKind, Outcome, Priority, Result, Selection
 from triage.store import analysis as transitions
 from triage.store.db import Database
 from triage.store.files import Store
+from triage.store.outbox import sent_before
+from triage.store.routing import Situation, destinations_of
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,13 @@ slice an association, minutes apart while they reconstruct."""
 
 RETRY_S = 10.0
 """Pause before an analysis that failed unexpectedly is tried again; doubled each time."""
+
+BESIDE_THE_REPORT = (
+    "regions", "key_object", "captures", "presentation_state", "activation_map", "rejects_superseded",
+)  # fmt: skip
+"""Fields of NodeIdentity that each ask for objects which a report can do without."""
+
+MESSAGE_SUFFIX = ".message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,26 +189,24 @@ def _changes_nothing(claim: transitions.Claim, selection: Selection) -> bool:
 
 
 def _record(worker: Worker, claim: transitions.Claim, analysis: Analysis) -> None:
-    """Write the objects, then commit result, objects and outbox rows together.
+    """Write the objects and messages, then commit them with the result and their deliveries together.
 
     Raises:
         StudyError: The node has stopped waiting for this analysis; its decoder may have gone before it ended.
     """
     if worker.abandoned.is_set():
         raise StudyError("abandoned at the stop")
-    predecessor = claim.previous.report_path if claim.previous is not None else None
-    if predecessor is not None and not predecessor.exists():
-        log.error("predecessor_missing study=%d run=%d", claim.study_id, claim.run)
-        predecessor = None
-    sources = replace(analysis.sources, predecessor=predecessor)
-    objects = build_objects(analysis.result, sources, worker.node)
-    written = [_write(worker.store, claim.study_uid, o) for o in objects]
-    destinations = [d.name for d in worker.config.destinations]
+    sources = _sources(claim, analysis.sources)
+    objects = _build(worker, claim, analysis.result, sources)
+    before = sent_before(worker.db, claim.study_id, claim.run)
+    situation = Situation(analysis.result.outcome, before, frozenset(o.kind for o in objects))
+    written = [_write(worker, claim, o, situation) for o in objects]
+    written += _messages(worker, claim, analysis.result, sources, before)
     transitions.record_result(
         worker.db,
         claim,
         analysis.result,
-        transitions.Outgoing(tuple(written), tuple(destinations), worker.tools.clock(), analysis.chosen),
+        transitions.Outgoing(tuple(written), worker.tools.clock(), analysis.chosen),
     )
     r = analysis.result
     log.info(
@@ -213,15 +224,96 @@ def _record(worker: Worker, claim: transitions.Claim, analysis: Analysis) -> Non
     )
 
 
-def _write(store: Store, study_uid: str, result_object: ResultObject) -> transitions.NewObject:
-    path: Path = store.write_result(study_uid, result_object.sop_instance_uid, result_object.write)
+def _sources(claim: transitions.Claim, sources: Sources) -> Sources:
+    """What was analysed, with what the study's earlier analyses have sent."""
+    arrival = Arrival(claim.first_arrival_at, claim.last_arrival_at)
+    if claim.previous is None:
+        return replace(sources, arrival=arrival)
+    predecessor = claim.previous.report_path
+    if predecessor is not None and not predecessor.exists():
+        log.error("predecessor_missing study=%d run=%d", claim.study_id, claim.run)
+        predecessor = None
+    superseded = []
+    for o in claim.previous.unrejected:
+        try:
+            series_uid = o.series_uid or read_instance(o.path).series_uid  # rows from before it was stored
+        except InstanceError:
+            log.error("superseded_missing study=%d run=%d", claim.study_id, claim.run)
+            continue
+        superseded.append(SentObject(o.sop_class_uid, o.sop_instance_uid, series_uid))
+    return replace(sources, arrival=arrival, predecessor=predecessor, superseded=tuple(superseded))
+
+
+def _build(worker: Worker, claim: transitions.Claim, result: Result, sources: Sources) -> list[ResultObject]:
+    """Build every object; where one of those beside the report cannot be built, the others go out without it."""
+    try:
+        return build_objects(result, sources, worker.node)
+    except (NoResources, OSError):
+        raise
+    except Exception:  # border: a picture must not cost the report; what is wrong with the report itself raises below
+        log.exception("objects_failed study=%d run=%d", claim.study_id, claim.run)
+    options: dict[str, Any] = {name: False for name in BESIDE_THE_REPORT if getattr(worker.node, name)}
+    objects = build_objects(result, sources, replace(worker.node, **options))
+    for name in options:
+        try:
+            more = build_objects(result, sources, replace(worker.node, **{**options, name: True}))
+        except (NoResources, OSError):
+            raise
+        except Exception:  # border: as above
+            log.exception("object_left_out study=%d run=%d option=%s", claim.study_id, claim.run, name)
+        else:
+            known = {o.sop_instance_uid for o in objects}
+            objects += [o for o in more if o.sop_instance_uid not in known]
+    return objects
+
+
+def _write(
+    worker: Worker, claim: transitions.Claim, result_object: ResultObject, situation: Situation
+) -> transitions.NewObject:
+    uid = result_object.sop_instance_uid
     return transitions.NewObject(
         kind=result_object.kind,
         sop_class_uid=result_object.sop_class_uid,
-        sop_instance_uid=result_object.sop_instance_uid,
+        sop_instance_uid=uid,
+        path=worker.store.write_result(claim.study_uid, uid, result_object.write),
+        destinations=destinations_of(result_object.kind, situation, worker.config.destinations),
         series_uid=result_object.series_uid,
-        path=path,
     )
+
+
+def _messages(
+    worker: Worker, claim: transitions.Claim, result: Result, sources: Sources, before: Mapping[str, frozenset[str]]
+) -> list[transitions.NewObject]:
+    """Write a message for each output that wants one, or has one of an earlier analysis that this one replaces."""
+    wanted = [o for o in worker.config.messages if outputs.wants(o, result) or o.name in before]
+    if not wanted:
+        return []
+    try:
+        identity = study_identity(sources.evidence)
+    except StudyError:
+        identity = StudyIdentity(claim.study_uid)
+    name = worker.node.node_name
+    facts = facts_of(result, identity, claim.study_id, name, claim.previous is not None)
+    written = []
+    for output in wanted:
+        try:
+            content = outputs.build(output, facts)
+        except (NoResources, OSError):
+            raise
+        except Exception:  # border: a message must not cost the report
+            log.exception("message_left_out study=%d run=%d output=%s", claim.study_id, claim.run, output.name)
+            continue
+        uid = outputs.message_uid(output.name, result, name)
+        path = worker.store.write_result(claim.study_uid, uid, _writer(content), MESSAGE_SUFFIX)
+        written.append(transitions.NewObject(ObjectKind.MESSAGE, "", uid, path, (output.name,)))
+    return written
+
+
+def _writer(content: bytes) -> Callable[[BinaryIO], None]:
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    return write
 
 
 def _retry_or_end(worker: Worker, claim: transitions.Claim, fault: str) -> None:
@@ -244,4 +336,4 @@ def _retry_or_end(worker: Worker, claim: transitions.Claim, fault: str) -> None:
         _record(worker, claim, Analysis(result, Sources(claim.instances, None)))
     except Exception:  # border: the fault may lie in building the report itself
         log.exception("report_failed study=%d run=%d", claim.study_id, claim.run)
-        transitions.record_result(worker.db, claim, result, transitions.Outgoing((), (), worker.tools.clock()))
+        transitions.record_result(worker.db, claim, result, transitions.Outgoing((), worker.tools.clock()))

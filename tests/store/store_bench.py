@@ -19,13 +19,16 @@ from triage.records import (
     Slice,
     SliceScore,
 )
-from triage.store import analysis, reception
+from triage.store import analysis, outbox, queries, reception
 from triage.store.db import Database, open_database
 from triage.store.files import Store
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
 T0 = 1_700_000_000.0
+
+NUMBERS = {"report": 96, "capture": 97, "key_object": 98, "rejection": 99, "message": 100}
+"""Last part but one of an object's UID."""
 
 MODEL = ModelIdentity("ich-demo", "0.1", "ab" * 32, "demonstration", "resnet18")
 
@@ -94,14 +97,35 @@ class Bench:
     ) -> tuple[analysis.NewObject, ...]:
         """Write an SR and, for a positive result, a capture; then commit."""
         kinds = ["report", "capture"] if result.outcome is Outcome.POSITIVE else ["report"]
-        objects = tuple(self.write(claim, kind) for kind in kinds)
-        analysis.record_result(self.db, claim, result, analysis.Outgoing(objects, tuple(destinations), now))
+        objects = tuple(self.write(claim, kind, tuple(destinations)) for kind in kinds)
+        analysis.record_result(self.db, claim, result, analysis.Outgoing(objects, now))
         return objects
 
-    def write(self, claim: analysis.Claim, kind: str) -> analysis.NewObject:
-        uid = f"{claim.study_uid}.9{len(kind)}.{claim.run}"
+    def write(self, claim: analysis.Claim, kind: str, destinations: tuple[str, ...]) -> analysis.NewObject:
+        series_uid = f"{claim.study_uid}.{NUMBERS[kind]}"
+        uid = f"{series_uid}.{claim.run}"
         path = self.store.write_result(claim.study_uid, uid, writer_of(kind.encode()))
-        return analysis.NewObject(kind, SR, uid, path)
+        return analysis.NewObject(kind, SR, uid, path, destinations, series_uid)
+
+    def due(self, now: float, destination: str = "pacs") -> list[outbox.Delivery]:
+        return outbox.due_deliveries(self.db, destination, now, 50)
+
+    def take(self, now: float, destination: str = "pacs") -> list[outbox.Delivery]:
+        """What is due goes out."""
+        return outbox.take_due(self.db, destination, now, 50)
+
+    def deliver(self, now: float, destination: str = "pacs", *, asks_commitment: bool = False) -> list[outbox.Delivery]:
+        """What is due goes out and is accepted."""
+        sent = self.take(now, destination)
+        for d in sent:
+            acceptance = outbox.Acceptance(0, asks_commitment=asks_commitment)
+            assert outbox.delivery_accepted(self.db, d.id, acceptance, now)
+        return sent
+
+    def states(self, study_id: int) -> list[tuple[str, str]]:
+        """Destination and state of each delivery."""
+        objects = queries.show(self.db, study_id)["objects"]
+        return [(d["destination"], d["state"]) for o in objects for d in o["deliveries"]]
 
     def analysed(self, study: str, now: float, result: Result) -> int:
         """A study of one slice that came in, was analysed and is queued for delivery, all at one time."""

@@ -115,7 +115,7 @@ def test_what_was_chosen_is_what_the_caller_says(bench: Bench) -> None:
     bench.arrive(uid="1.2.3.1.1")
     bench.arrive(uid="1.2.3.1.2")
     bench.complete(T0 + 5)
-    outgoing = analysis.Outgoing((), (), T0 + 7, instance_uids=("1.2.3.1.2",))
+    outgoing = analysis.Outgoing((), T0 + 7, instance_uids=("1.2.3.1.2",))
     analysis.record_result(bench.db, bench.claim(T0 + 6), make_result(), outgoing)
     bench.arrive(uid="1.2.3.1.3", now=T0 + 60)
     bench.complete(T0 + 70)
@@ -266,7 +266,7 @@ def test_the_newest_report_is_the_predecessor(bench: Bench) -> None:
     bench.arrive(now=T0 + 20)
     bench.complete(T0 + 25)
     failed = make_result(Outcome.NOT_ANALYSED)
-    analysis.record_result(bench.db, bench.claim(T0 + 26), failed, analysis.Outgoing((), (), T0 + 27))
+    analysis.record_result(bench.db, bench.claim(T0 + 26), failed, analysis.Outgoing((), T0 + 27))
     bench.arrive(now=T0 + 40)
     bench.complete(T0 + 45)
     previous = bench.claim(T0 + 46).previous

@@ -3,7 +3,7 @@ from store.store_bench import T0, Bench, make_result
 
 from triage.errors import NoResources, StudyError
 from triage.records import Outcome, StudyState
-from triage.store import analysis, outbox, queries, reception, retention
+from triage.store import analysis, commitment, outbox, queries, reception, retention
 
 DAY_S = 86400.0
 LATER = T0 + 20 * DAY_S
@@ -12,8 +12,7 @@ BEFORE = LATER - 14 * DAY_S
 
 def delivered(bench: Bench, study: str = "1.2.3", now: float = T0) -> int:
     study_id = bench.analysed(study, now, make_result(Outcome.NEGATIVE, 0.1))
-    for delivery in outbox.due_deliveries(bench.db, "pacs", now, 9):
-        outbox.delivery_accepted(bench.db, delivery.id, 0, now)
+    bench.deliver(now)
     return study_id
 
 
@@ -41,11 +40,34 @@ def test_images_of_old_studies_go_and_results_stay(bench: Bench) -> None:
 
 def test_images_stay_while_a_delivery_waits(bench: Bench) -> None:
     bench.analysed("1.2.3", T0, make_result(Outcome.NEGATIVE, 0.1))
-    (delivery,) = outbox.due_deliveries(bench.db, "pacs", T0, 9)
+    (delivery,) = bench.take(T0)
     outbox.delivery_failed(bench.db, delivery.id, outbox.Failure(None, "unreachable", LATER), LATER - 60)
+    assert delete(bench) == 0
+    bench.take(LATER)  # on its way
     assert delete(bench) == 0
     outbox.delivery_failed(bench.db, delivery.id, outbox.Failure(None, "unreachable", None), LATER)
     assert delete(bench) == 1
+
+
+def test_images_stay_while_commitment_is_awaited(bench: Bench) -> None:
+    """What the destination turns out not to have is sent again, and its captures must be there then."""
+    bench.analysed("1.2.3", T0, make_result())
+    bench.deliver(LATER - 60, asks_commitment=True)
+    assert delete(bench) == 0
+    asked = commitment.due_for_commitment(bench.db, "pacs", LATER, 9)
+    commitment.commitment_ended(bench.db, [d.id for d in asked], "accepted; nobody answered")
+    assert delete(bench) == 1
+
+
+def test_only_reports_outlive_their_images(bench: Bench) -> None:
+    """Pictures show the patient and messages name him."""
+    bench.arrive("1.2.3", T0)
+    bench.complete(T0)
+    claim = bench.claim(T0)
+    objects = tuple(bench.write(claim, kind, ()) for kind in ("report", "capture", "message", "key_object"))
+    analysis.record_result(bench.db, claim, make_result(), analysis.Outgoing(objects, T0))
+    assert delete(bench) == 1
+    assert [o.kind for o in objects if o.path.exists()] == ["report"]
 
 
 def test_a_delivery_to_a_destination_that_is_no_more_is_no_bar(bench: Bench) -> None:

@@ -65,6 +65,7 @@ class Claim:
     instances: tuple[Path, ...]
     """Every instance of the study, in order of arrival."""
     last_instance_id: int
+    first_arrival_at: float
     last_arrival_at: float
     previous: steps.PreviousAnalysis | None
     forced: bool
@@ -80,15 +81,17 @@ class NewObject:
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    destinations: tuple[str, ...]
+    """Names of the outputs that it goes to."""
     series_uid: str = ""
+    """Empty: a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What goes out with a result, whereto and when."""
+    """What goes out with a result, and when."""
 
     objects: tuple[NewObject, ...]
-    destinations: tuple[str, ...]
     now: float
     instance_uids: tuple[str, ...] | None = field(default=None)
     """SOP Instance UIDs that selection chose; None takes every one of the series that the result names."""
@@ -229,6 +232,7 @@ def claim_study(db: Database, now: float) -> Claim | None:
             study_uid=row.study_uid,
             instances=tuple(db.absolute(i.path) for i in instances),
             last_instance_id=instances[-1].id if instances else 0,
+            first_arrival_at=row.first_arrival_at,
             last_arrival_at=row.last_arrival_at,
             previous=steps.previous_analysis(db, connection, row.id),
             forced=row.forced,
@@ -387,6 +391,6 @@ def _queue_objects(db: Database, connection: Connection, analysis_id: int, outgo
             path=db.relative(o.path),
             created_at=outgoing.now,
         )
-        deliveries = steps.rows_of_deliveries(object_id, outgoing.destinations, outgoing.now)
+        deliveries = steps.rows_of_deliveries(object_id, o.destinations, outgoing.now)
         if deliveries:
             connection.execute(insert(delivery), deliveries)

@@ -2,7 +2,7 @@
 
     spool/        transfers under way; on the same file system, so that a finished one is moved in with one rename
     instances/    received images:  <digest of study UID>/<digest of instance UID>-<random>.dcm
-    results/      objects sent back: <digest of study UID>/<digest of instance UID>.dcm
+    results/      what is sent out: <digest of study UID>/<digest of its UID>.dcm, or .message
     trash/        folders on their way out
 
 Names are digests: nothing a sender writes reaches a path, and no path shows a UID. A received file never replaces
@@ -132,8 +132,10 @@ class Store:
             raise NoResources(f"a received file cannot be kept: {e.strerror}") from e
         return path
 
-    def write_result(self, study_uid: str, sop_instance_uid: str, writer: Callable[[BinaryIO], None]) -> Path:
-        """Write an object to be sent back: whole and synced, or not at all.
+    def write_result(
+        self, study_uid: str, sop_instance_uid: str, writer: Callable[[BinaryIO], None], suffix: str = ".dcm"
+    ) -> Path:
+        """Write an object or message to be sent out: whole and synced, or not at all.
 
         An unfinished analysis that is run again writes the same object again, in place of its first try.
 
@@ -141,6 +143,7 @@ class Store:
             study_uid: Names the folder.
             sop_instance_uid: Names the file.
             writer: Writes the object into an open file.
+            suffix: Of the file's name.
 
         Returns:
             Where it lies.
@@ -149,7 +152,7 @@ class Store:
             UnreadableInstance: A UID is none.
         """
         folder = self.results / _name(study_uid)
-        path = folder / f"{_name(sop_instance_uid)}.dcm"
+        path = folder / f"{_name(sop_instance_uid)}{suffix}"
         part = path.with_suffix(".part")
         _make_folder(folder)
         try:

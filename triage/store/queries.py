@@ -1,13 +1,13 @@
-"""Questions that change nothing: worklist, one study in full, finding a study."""
+"""Questions that change nothing: worklist, one study in full, deliveries, finding a study."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, func, select
+from sqlalchemy import Connection, Select, Table, and_, func, or_, select
 
 from triage.errors import StudyError
-from triage.records import ANY, DeliveryState, Outcome, Priority, StudyState
+from triage.records import ANY, UNDER_WAY, DeliveryState, Outcome, Priority, StudyState
 from triage.store.db import Database
 from triage.store.schema import (
     analysis,
@@ -35,6 +35,9 @@ RESULT_KEYS = (
     "lossy", "thresholds", "model",
 )  # fmt: skip
 """What `show` tells of a Result beyond its columns; the scores of single slices stay out."""
+
+NO_COMMITMENT = "accepted; the peer offers no storage commitment"
+"""Detail of a delivery whose acceptance is all the proof there can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +166,83 @@ def find_study(db: Database, text: str) -> int | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """One object at one destination; says nothing of the patient."""
+
+    study_id: int
+    kind: str
+    """One of ObjectKind."""
+    destination: str
+    state: DeliveryState
+    since: float
+    """When it entered its state; seconds since the epoch, as the other times."""
+    attempts: int
+    """Failed ones."""
+    next_attempt_at: float | None
+    """Of sending it, or of asking for commitment; None: nothing more will be tried."""
+    status: int | None
+    detail: str
+    accepted_at: float | None
+    committed_at: float | None
+    superseded: bool
+    """A later analysis of the study stands in place of the one it belongs to."""
+
+
+def deliveries(db: Database, configured: Collection[str], everything: bool = False) -> list[DeliveryRow]:
+    """List the deliveries that want looking at, in the order of their studies.
+
+    Args:
+        db: The database.
+        configured: Names of the outputs that there are: what is queued for another one waits for ever.
+        everything: Also those in order.
+
+    Returns:
+        What is given up, failing, or accepted by a destination that has not committed to it.
+    """
+    unproven = and_(
+        delivery.c.state == DeliveryState.ACCEPTED,
+        or_(
+            delivery.c.commit_due_at.is_not(None),
+            and_(delivery.c.commit_attempts > 0, delivery.c.detail != NO_COMMITMENT),
+        ),
+    )
+    is_wanted = or_(
+        delivery.c.state == DeliveryState.GIVEN_UP,
+        delivery.c.state == DeliveryState.FAILED,
+        and_(delivery.c.state == DeliveryState.QUEUED, delivery.c.destination.not_in(configured)),
+        unproven,
+    )
+    query = (
+        select(delivery, result_object.c.kind, analysis.c.study_id, analysis.c.superseded_by)
+        .select_from(delivery.join(result_object).join(analysis))
+        .order_by(analysis.c.study_id, delivery.c.object_id, delivery.c.destination)
+    )
+    with db.reading() as connection:
+        rows = connection.execute(query if everything else query.where(is_wanted)).all()
+    return [_delivery_row(row) for row in rows]
+
+
+def _delivery_row(row: Any) -> DeliveryRow:
+    state = DeliveryState(row.state)
+    return DeliveryRow(
+        study_id=row.study_id,
+        kind=row.kind,
+        destination=row.destination,
+        state=state,
+        since=row.state_at,
+        attempts=row.attempts,
+        next_attempt_at=row.next_attempt_at if state in UNDER_WAY else row.commit_due_at,
+        status=row.status,
+        detail=row.detail,
+        accepted_at=row.accepted_at,
+        committed_at=row.committed_at,
+        superseded=row.superseded_by is not None,
+    )
+
+
 def pending_deliveries(db: Database) -> int:
-    """Count the deliveries that are waiting for their first or next attempt.
+    """Count the deliveries that are still to arrive.
 
     Args:
         db: The database.
@@ -172,9 +250,25 @@ def pending_deliveries(db: Database) -> int:
     Returns:
         How many, to all destinations.
     """
+    return _count(db, UNDER_WAY)
+
+
+def given_up_deliveries(db: Database) -> int:
+    """Count the deliveries that nobody tries any more.
+
+    Args:
+        db: The database.
+
+    Returns:
+        How many, to all destinations.
+    """
+    return _count(db, (DeliveryState.GIVEN_UP,))
+
+
+def _count(db: Database, states: Collection[DeliveryState]) -> int:
     with db.reading() as connection:
         return connection.execute(
-            select(func.count()).select_from(delivery).where(delivery.c.state == DeliveryState.QUEUED)
+            select(func.count()).select_from(delivery).where(delivery.c.state.in_(states))
         ).scalar_one()
 
 

@@ -1,11 +1,11 @@
-"""Deletes received images and captures of old studies, and files that no row names; reports, verdicts and rows stay."""
+"""Deletes images of old studies and all that was made of them but reports, and files that no row names; rows stay."""
 
 import math
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, and_, delete, exists, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 
-from triage.records import DeliveryState, StudyState
+from triage.records import UNDER_WAY, ObjectKind, StudyState
 from triage.store.db import Database
 from triage.store.files import Store
 from triage.store.schema import analysis, delivery, identity, instance, result_object, series, study
@@ -43,8 +43,10 @@ def _expired(before: float) -> ColumnElement[bool]:
         analysis.c.study_id == study.c.id,
         result_object.c.analysis_id == analysis.c.id,
         delivery.c.object_id == result_object.c.id,
-        delivery.c.state == DeliveryState.QUEUED,
-        delivery.c.next_attempt_at >= before,
+        or_(
+            and_(delivery.c.state.in_(UNDER_WAY), delivery.c.next_attempt_at >= before),
+            delivery.c.commit_due_at >= before,  # accepted; may yet have to be sent again
+        ),
     )
     return and_(
         study.c.images_deleted_at.is_(None), study.c.state.in_(ENDED), study.c.last_arrival_at < before, ~waiting
@@ -65,12 +67,12 @@ def _delete_images(db: Database, store: Store, study_id: int, before: float, now
         of_study = select(series.c.id).where(series.c.study_id == study_id)
         connection.execute(delete(instance).where(instance.c.series_id.in_(of_study)))
         connection.execute(update(study).where(study.c.id == study_id).values(images_deleted_at=now))
-        captures = connection.execute(
+        pictures_and_messages = connection.execute(
             select(result_object.c.path)
             .join_from(result_object, analysis)
-            .where(analysis.c.study_id == study_id, result_object.c.kind == "capture")
+            .where(analysis.c.study_id == study_id, result_object.c.kind != ObjectKind.REPORT)
         ).scalars()
-        paths = [db.absolute(p) for p in captures]
+        paths = [db.absolute(p) for p in pictures_and_messages]
     for path in paths:  # a report stays: a later one names it as its predecessor
         path.unlink(missing_ok=True)
     return True

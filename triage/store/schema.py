@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 REVISION = "0002"
@@ -178,7 +179,7 @@ result_object = Table(
     Column("kind", String(16), nullable=False),  # ObjectKind
     Column("sop_class_uid", String(UID_CHARACTERS), nullable=False),  # empty: a message, no DICOM object
     Column("sop_instance_uid", String(UID_CHARACTERS), nullable=False, unique=True),  # of a message: its own UID
-    Column("series_uid", String(UID_CHARACTERS), nullable=False, server_default=""),  # empty: a message, or an old row
+    Column("series_uid", String(UID_CHARACTERS), nullable=False, server_default=text("''")),  # empty: message, old row
     Column("path", Text, nullable=False),
     Column("created_at", Double, nullable=False),
 )
@@ -202,6 +203,7 @@ delivery = Table(
     Column("commit_attempts", Integer, nullable=False, server_default="0"),
     UniqueConstraint("object_id", "destination"),
     Index(None, "state", "destination", "next_attempt_at"),
+    Index(None, "destination", "commit_due_at"),
 )
 
 commitment = Table(

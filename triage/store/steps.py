@@ -7,12 +7,23 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from triage.records import ANY, DeliveryState, Result, SeriesVerdict
+from triage.records import ANY, DeliveryState, ObjectKind, Result, SeriesVerdict
 from triage.store.db import Database, insert_row
-from triage.store.schema import analysis, instance, result_object, series
+from triage.store.schema import analysis, delivery, instance, result_object, series
 
-REPORT = "report"
-"""Kind of the object that a later analysis names as its predecessor."""
+LINKED = (ObjectKind.REPORT, ObjectKind.MESSAGE, ObjectKind.REJECTION)
+"""Kinds that a later analysis does not reject: its report names the former, its messages replace the former's."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierObject:
+    """An object of an analysis that is, or is about to be, superseded."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    """Empty where it was not stored yet."""
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +38,8 @@ class PreviousAnalysis:
     """The study's newest SR."""
     instance_uids: tuple[str, ...]
     """What it had chosen."""
+    unrejected: tuple[EarlierObject, ...]
+    """Objects, of this and earlier analyses, that the next one makes untrue, and that nothing has rejected yet."""
 
 
 def open_analysis(connection: Connection, study_id: int, now: float) -> tuple[int, int]:
@@ -73,7 +86,7 @@ def previous_analysis(db: Database, connection: Connection, study_id: int) -> Pr
     report = connection.execute(
         select(result_object.c.path)
         .join_from(result_object, analysis)
-        .where(analysis.c.study_id == study_id, result_object.c.kind == REPORT)
+        .where(analysis.c.study_id == study_id, result_object.c.kind == ObjectKind.REPORT)
         .order_by(analysis.c.run.desc())
         .limit(1)
     ).scalar()
@@ -83,7 +96,43 @@ def previous_analysis(db: Database, connection: Connection, study_id: int) -> Pr
         result_json=row.result,
         report_path=None if report is None else db.absolute(report),
         instance_uids=tuple(row.instance_uids),
+        unrejected=_unrejected(db, connection, study_id),
     )
+
+
+def _unrejected(db: Database, connection: Connection, study_id: int) -> tuple[EarlierObject, ...]:
+    objects = connection.execute(
+        select(result_object, analysis.c.run)
+        .join_from(result_object, analysis)
+        .where(analysis.c.study_id == study_id, analysis.c.finished_at.is_not(None))
+        .order_by(result_object.c.id)
+    ).all()
+    last = max((o.run for o in objects if o.kind == ObjectKind.REJECTION), default=0)  # it rejected what was before it
+    return tuple(
+        EarlierObject(o.sop_class_uid, o.sop_instance_uid, o.series_uid, db.absolute(o.path))
+        for o in objects
+        if o.kind not in LINKED and o.run >= last
+    )
+
+
+def holdings(connection: Connection, study_id: int, run: int) -> dict[str, frozenset[str]]:
+    """List what was sent, or is on its way, of the analyses before one.
+
+    Args:
+        connection: In a transaction.
+        study_id: The study.
+        run: Of the analysis.
+
+    Returns:
+        Destination -> kinds of objects.
+    """
+    rows = connection.execute(
+        select(delivery.c.destination, result_object.c.kind)
+        .select_from(delivery.join(result_object).join(analysis))
+        .where(analysis.c.study_id == study_id, analysis.c.run < run)
+        .distinct()
+    ).all()
+    return {name: frozenset(r.kind for r in rows if r.destination == name) for name in {r.destination for r in rows}}
 
 
 def instances_of_series(connection: Connection, study_id: int, series_uid: str | None, last_id: int) -> list[str]:
@@ -163,21 +212,21 @@ def rows_of_set_aside(result: Result, analysis_id: int) -> list[dict[str, Any]]:
 
 def rows_of_deliveries(object_id: int, destinations: Sequence[str], now: float) -> list[dict[str, Any]]:
     """Rows of `delivery`: one object, due now at each destination."""
-    return [
-        {
-            "object_id": object_id,
-            "destination": destination,
-            "state": DeliveryState.QUEUED,
-            "state_at": now,
-            "queued_at": now,
-            "next_attempt_at": now,
-            "attempts": 0,
-            "status": None,
-            "detail": "",
-            "accepted_at": None,
-            "committed_at": None,
-            "commit_due_at": None,
-            "commit_attempts": 0,
-        }
-        for destination in destinations
-    ]
+    return [{"object_id": object_id, "destination": name, **values_of_delivery(now)} for name in destinations]
+
+
+def values_of_delivery(now: float) -> dict[str, Any]:
+    """Columns of a delivery that is due now, for the first time or anew."""
+    return {
+        "state": DeliveryState.QUEUED,
+        "state_at": now,
+        "queued_at": now,
+        "next_attempt_at": now,
+        "attempts": 0,
+        "status": None,
+        "detail": "",
+        "accepted_at": None,
+        "committed_at": None,
+        "commit_due_at": None,
+        "commit_attempts": 0,
+    }

@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.add_column("delivery", sa.Column("committed_at", sa.Double()))
     op.add_column("delivery", sa.Column("commit_due_at", sa.Double()))
     op.add_column("delivery", sa.Column("commit_attempts", sa.Integer(), nullable=False, server_default="0"))
+    op.create_index(op.f("ix_delivery_destination_commit_due_at"), "delivery", ["destination", "commit_due_at"])
     op.execute("UPDATE delivery SET accepted_at = state_at WHERE state = 'accepted'")
     op.create_table(
         "commitment",
@@ -39,6 +40,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Go back to revision 0001."""
     op.drop_table("commitment")
+    op.drop_index(op.f("ix_delivery_destination_commit_due_at"), "delivery")
+    op.execute("UPDATE delivery SET state = 'accepted' WHERE state = 'committed'")
+    op.execute("UPDATE delivery SET state = 'queued' WHERE state IN ('sent', 'failed')")
     for column in ("commit_attempts", "commit_due_at", "committed_at", "accepted_at"):
         op.drop_column("delivery", column)
     op.drop_column("result_object", "series_uid")
