@@ -1,6 +1,17 @@
+from dataclasses import replace
+
 import pytest
 
-from triage.dicom.wording import outcome_remarks, percent, run_remark, series_description, technical_remarks
+from triage.dicom.wording import (
+    contour_legend,
+    nothing_spoke,
+    outcome_remarks,
+    percent,
+    pictures_remark,
+    run_remark,
+    series_description,
+    technical_remarks,
+)
 from triage.records import Finding, ModelIdentity, Outcome, Priority, Result, SetAside
 
 DEMO = ModelIdentity("ich-demo", "0.1", "ab" * 32, "demonstration", "resnet18")
@@ -49,3 +60,14 @@ def test_many_reasons_are_counted() -> None:
 
 def test_first_analysis_needs_no_number() -> None:
     assert run_remark(RESULT, supersedes=False) == ""
+
+
+def test_only_later_analyses_replace_pictures() -> None:
+    assert pictures_remark(RESULT) == ""
+    assert pictures_remark(replace(RESULT, run=3)) == "Analysis 3 of this study: replaces earlier pictures"
+
+
+def test_a_contour_is_never_called_an_outline_of_a_bleed() -> None:
+    assert contour_legend("any") == "Contour: where the network looked for any hemorrhage. No outline of a bleed."
+    assert "for subdural hemorrhage." in contour_legend("subdural")
+    assert nothing_spoke("epidural") == "No contour: no place in this slice spoke for epidural hemorrhage."

@@ -75,7 +75,7 @@ def build_objects(result: Result, sources: Sources, node: NodeIdentity) -> list[
     if node.key_object:
         made.append((ObjectKind.KEY_OBJECT, build_key_object(result, evidence, node)))
     if node.captures and sources.volume is not None:
-        made += [(ObjectKind.CAPTURE, ds) for ds in build_captures(result, evidence, sources.volume, node)]
+        made += [(ObjectKind.CAPTURE, ds) for ds in build_captures(result, evidence, sources, node)]
     if node.presentation_state:
         made.append((ObjectKind.PRESENTATION, build_presentation(result, evidence, sources, node)))
     if node.activation_map:

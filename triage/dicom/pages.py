@@ -1,85 +1,91 @@
-"""Pictures of a positive result for a person to read: a summary page and key slices; arrays in, arrays out, no DICOM.
+"""Pages of a positive result for a person to read: a summary and key slices; arrays in, arrays out, no data set.
 
-Dark like a reading room, portrait like a phone; text stands outside the anatomy, and no page names a patient.
+Text stands outside the anatomy, and no page names a patient.
 """
 
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from triage.dicom import wording
-from triage.records import ANY, LABELS, FloatArray, Outcome, Priority, Result, Slice, Volume
+from triage.dicom.canvas import (
+    BLACK,
+    CONTOUR,
+    HEIGHT_PX,
+    INNER_PX,
+    LINE_PX,
+    MARGIN_PX,
+    MUTED,
+    RULE,
+    SMALL,
+    TEXT,
+    WARNING,
+    WIDTH_PX,
+    Colour,
+    Pen,
+    width_of,
+    wrap,
+    write,
+    write_lines,
+)
+from triage.dicom.pictures import (
+    WINDOW_CENTER_HU,
+    WINDOW_WIDTH_HU,
+    Box,
+    Shown,
+    draw_slice,
+    extent_mm,
+    orientation_letters,
+)
+from triage.records import ANY, LABELS, FloatArray, Outcome, Priority, Result, Volume
 
 PixelArray = npt.NDArray[np.uint8]
 """(rows, columns, 3) RGB."""
 
-WIDTH_PX, HEIGHT_PX = 896, 1152
-"""Of every page; even, so that pixel data have an even length."""
+GUTTER_PX = 36
+"""Beside each picture, for the orientation letters."""
 
-MARGIN_PX = 40
-"""Free space left and right; holds the orientation letters of a key slice."""
+EDGE_PX = (WIDTH_PX - 4 * GUTTER_PX) // 2
+"""Of the square that a key slice is fitted into."""
 
-PICTURE_PX = WIDTH_PX - 2 * MARGIN_PX
-"""Edge of the square that a key slice is fitted into."""
+TOP_PX = 176
+"""Upper edge of key slices."""
 
-PICTURE_TOP_PX = 196
-
-WINDOW_CENTER_HU, WINDOW_WIDTH_HU = 40.0, 80.0
-"""Brain window."""
-
-HEAD_HU = -200.0
-"""Above it is head, table or headrest, never air."""
-
-CROP_MARGIN = 0.04
-"""Kept around the head on each side, as a fraction of the head's larger extent."""
-
-CROP_WORTH = 0.9
-"""The field of view is cropped only when that leaves less than this fraction of its edge."""
-
-SCALE_BAR_MM = 50.0
-
-BAR_PX = (290, 484)
-"""Left and right end of the bars that show probabilities."""
-
-SUMMARY_PICTURES = 3
+PLAIN_LEFT_PX, MARKED_LEFT_PX, ONLY_LEFT_PX = GUTTER_PX, EDGE_PX + 3 * GUTTER_PX, (WIDTH_PX - EDGE_PX) // 2
+"""Left edge of the plain copy, of the copy with a contour, and of a plain picture that stands alone."""
 
 FOOTER_PX = 84
 """Kept free at the bottom of every page for the warnings."""
 
-FACT_SIZE, FACT_LINE_PX = 22.0, 29
-"""Of the facts on the summary page; about 9 points when the page fills a phone's width."""
+SCALE_BAR_MM = 50.0
 
-Colour = tuple[int, int, int]
-BLACK: Colour = (0, 0, 0)
-TEXT: Colour = (230, 230, 230)
-MUTED: Colour = (150, 155, 160)
-LINE: Colour = (58, 62, 68)
-WARNING: Colour = (255, 214, 64)
+BAR_PX = (300, 790)
+"""Left and right end of the bars that show probabilities."""
+
+ROW_PX = 46
+"""Height of a finding's row."""
+
+SUMMARY_EDGE_PX = 404
+"""Of the picture on the summary page."""
+
+FACTS_PX = INNER_PX - SUMMARY_EDGE_PX - 32
+"""Width of the column of facts beside it."""
+
 ALARM: dict[Priority, Colour] = {Priority.URGENT: (255, 96, 80), Priority.REVIEW: (255, 170, 50)}
 """Colour of the headline by priority class."""
 DEMONSTRATION_COLOUR: Colour = (96, 200, 255)
 
-LETTERS = (("L", "R"), ("P", "A"), ("H", "F"))
-"""Where the positive and the negative end of each patient axis lies (PS3.3 C.7.6.2.1.1, C.7.6.1.1.1)."""
-
-PRINTABLE = {*map(chr, range(32, 127)), "·", "°", "±"}
-"""Characters that the bundled font has."""
-
 
 @dataclass(frozen=True, slots=True)
-class Pen:
-    """How a line of text looks."""
+class Contour:
+    """Where a network looked for one label in one slice."""
 
-    size: float
-    colour: Colour
-    anchor: str = "la"
-    """Which point of the text is placed, as Pillow says it: left, middle or right; ascender, middle."""
-    weight: float = 0
-    """Thickens the strokes, in pixels."""
+    label: str
+    outlines: tuple[FloatArray, ...]
+    """As `triage.dicom.contours.outlines` gives them; may be none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,66 +94,33 @@ class View:
 
     key_slices: tuple[int, ...]
     """Indices into the volume, most suspicious first."""
-    box: tuple[int, int, int, int]
-    """Part of each slice that is shown: left, upper, right, lower, as Pillow counts."""
+    box: Box
+    """Part of each slice that is shown."""
     series: str
     """Name of the series analysed, free of patient data."""
-    finished: str
-    """When the analysis ended, for a reader."""
     software: str
-
-
-def head_box(volume: Volume, indices: Sequence[int]) -> tuple[int, int, int, int]:
-    """Find the square part that holds everything but air in each of some slices.
-
-    Args:
-        volume: (n, rows, columns) Hounsfield units.
-        indices: The slices that will be shown.
-
-    Returns:
-        Left, upper, right, lower; the whole slice where cropping would gain little.
-    """
-    rows, columns = volume.hu.shape[1:]
-    solid = np.any(volume.hu[list(indices)] > HEAD_HU, axis=0)
-    ys, xs = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
-    if not len(ys):
-        return 0, 0, columns, rows
-    row_mm, column_mm = _spacing(volume)
-    extent_mm = max((ys[-1] - ys[0] + 1) * row_mm, (xs[-1] - xs[0] + 1) * column_mm) * (1 + 2 * CROP_MARGIN)
-    if extent_mm > CROP_WORTH * max(rows * row_mm, columns * column_mm):
-        return 0, 0, columns, rows
-    left, right = _interval((xs[0] + xs[-1] + 1) / 2, extent_mm / column_mm, columns)
-    upper, lower = _interval((ys[0] + ys[-1] + 1) / 2, extent_mm / row_mm, rows)
-    return left, upper, right, lower
-
-
-def orientation_letters(plane: Slice) -> tuple[str, str, str, str] | None:
-    """Name the edges of a slice.
-
-    Args:
-        plane: With ImageOrientationPatient.
-
-    Returns:
-        Letters at the left, right, top and bottom edge (PS3.3 C.7.6.1.1.1), or None where the orientation is unknown.
-    """
-    if plane.orientation is None:
-        return None
-    right, left = _axis(plane.orientation[:3])
-    bottom, top = _axis(plane.orientation[3:])
-    return left, right, top, bottom
+    zone: str
+    """Of the times, such as "UTC+01:00"."""
+    timeline: tuple[tuple[str, str], ...]
+    """What happened and when, in order."""
+    contours: Mapping[int, Contour] = field(default_factory=dict)
+    """By key slice; a slice without one has no activation map."""
 
 
 def summary_lines(result: Result, view: View) -> tuple[str, ...]:
     """Facts below the findings on the summary page, one a line."""
-    model = f"Model: {wording.model_line(result.model)}"
     device = f" on {result.device}" if result.device else ""
-    return (f"Series analysed: {view.series}", model,
-            f"Analysed: {view.finished}, {result.duration_s:.0f} s{device}; {view.software}",
-            *wording.technical_remarks(result))
+    return (f"Series analysed: {view.series}", f"Model: {wording.model_line(result.model)}",
+            f"Software: {view.software}, {result.duration_s:.0f} s{device}", *wording.technical_remarks(result))
+
+
+def timeline_lines(view: View) -> tuple[str, ...]:
+    """The time line in words, one event a line."""
+    return tuple(f"{what}: {when}" for what, when in view.timeline) + (f"Times: {view.zone}",)
 
 
 def summary_page(result: Result, volume: Volume, view: View) -> PixelArray:
-    """Draw the findings with their probabilities and thresholds, the most suspicious slices and how they came about.
+    """Draw the findings with their probabilities and thresholds, the time line and the most suspicious slice.
 
     Args:
         result: A positive result.
@@ -159,36 +132,31 @@ def summary_page(result: Result, volume: Volume, view: View) -> PixelArray:
     """
     page = Image.new("RGB", (WIDTH_PX, HEIGHT_PX), BLACK)
     draw = ImageDraw.Draw(page)
-    _write(draw, (MARGIN_PX, 22), "AI triage · CT head · intracranial hemorrhage", Pen(25, MUTED))
-    _headline(draw, result, 60, 54)
-    y = 148
+    write(draw, (MARGIN_PX, 14), "AI triage · CT head · intracranial hemorrhage", Pen(24, MUTED))
+    _headline(draw, result, 46, 54)
+    y = 130
     for label in LABELS:
-        y = _finding_row(draw, result, label, y)
-    y += 14
-    shown = view.key_slices[:SUMMARY_PICTURES]
-    if shown:
-        gap = 16
-        edge = (PICTURE_PX - gap * (SUMMARY_PICTURES - 1)) // SUMMARY_PICTURES
-        for i, index in enumerate(shown):
-            x = MARGIN_PX + i * (edge + gap)
-            page.paste(_picture(volume, index, view.box, edge), (x, y))
-            _caption(draw, volume, index, (x, y + edge + 6, edge))
-        y += edge + 46
-    draw.line((MARGIN_PX, y, WIDTH_PX - MARGIN_PX, y), LINE, 2)
+        _finding_row(draw, result, label, y + ROW_PX // 2)
+        y += ROW_PX
     y += 10
-    lines = [line for text in summary_lines(result, view) for line in _wrap(text, FACT_SIZE, PICTURE_PX)]
-    room = (HEIGHT_PX - FOOTER_PX - y) // FACT_LINE_PX
+    draw.line((MARGIN_PX, y, WIDTH_PX - MARGIN_PX, y), RULE, 2)
+    y += 14
+    if view.key_slices:
+        index, left = view.key_slices[0], WIDTH_PX - MARGIN_PX - SUMMARY_EDGE_PX
+        page.paste(draw_slice(Shown(volume, index, view.box), SUMMARY_EDGE_PX), (left, y))
+        _caption(draw, volume, index, (left, y + SUMMARY_EDGE_PX + 4))
+    y = _timeline(draw, view, y)
+    lines = [line for text in summary_lines(result, view) for line in wrap(text, FACTS_PX)]
+    room = (HEIGHT_PX - FOOTER_PX - y) // LINE_PX
     if len(lines) > room:
         lines[room - 1 :] = ["... more in the report"]
-    for line in lines:
-        _write(draw, (MARGIN_PX, y), line, Pen(FACT_SIZE, MUTED))
-        y += FACT_LINE_PX
+    write_lines(draw, (MARGIN_PX, y), lines, MUTED)
     _footer(draw, result)
     return np.asarray(page)
 
 
 def key_page(result: Result, volume: Volume, view: View, rank: int) -> PixelArray:
-    """Draw one key slice in the brain window.
+    """Draw one key slice in the brain window: a plain copy, and beside it one with the contour of the activation map.
 
     Args:
         result: A positive result.
@@ -200,25 +168,35 @@ def key_page(result: Result, volume: Volume, view: View, rank: int) -> PixelArra
         (HEIGHT_PX, WIDTH_PX, 3) RGB.
     """
     index = view.key_slices[rank]
+    contour = view.contours.get(index)
     page = Image.new("RGB", (WIDTH_PX, HEIGHT_PX), BLACK)
     draw = ImageDraw.Draw(page)
-    _headline(draw, result, 16, 42)
-    _write(draw, (MARGIN_PX, 82), "This slice: " + slice_scores(result, index), Pen(25, TEXT))
+    _headline(draw, result, 12, 42)
+    write(draw, (MARGIN_PX, 72), "This slice: " + slice_scores(result, index), Pen(26, TEXT))
     place = slice_place(volume, index)
-    _write(draw, (MARGIN_PX, 120), f"Key slice {rank + 1} of {len(view.key_slices)} · {place}", Pen(25, MUTED))
-    picture = _picture(volume, index, view.box, PICTURE_PX)
-    page.paste(picture, (MARGIN_PX, PICTURE_TOP_PX))
-    if letters := orientation_letters(volume.slices[index]):
-        middle_x, middle_y = WIDTH_PX // 2, PICTURE_TOP_PX + PICTURE_PX // 2
-        places = ((MARGIN_PX // 2, middle_y), (WIDTH_PX - MARGIN_PX // 2, middle_y),
-                  (middle_x, PICTURE_TOP_PX - 20), (middle_x, PICTURE_TOP_PX + PICTURE_PX + 20))  # fmt: skip
-        for letter, where in zip(letters, places, strict=True):
-            _write(draw, where, letter, Pen(30, TEXT, anchor="mm"))
-    y = PICTURE_TOP_PX + PICTURE_PX + 8
-    _write(draw, (MARGIN_PX, y), f"W {WINDOW_WIDTH_HU:.0f}  L {WINDOW_CENTER_HU:.0f}", Pen(23, MUTED))
-    _scale_bar(draw, volume, view.box, y + 12)
+    write(draw, (MARGIN_PX, 110), f"Key slice {rank + 1} of {len(view.key_slices)} · {place}", Pen(24, MUTED))
+    is_marked = contour is not None and bool(contour.outlines)
+    plain_left = PLAIN_LEFT_PX if is_marked else ONLY_LEFT_PX
+    shown = Shown(volume, index, view.box)
+    _key_picture(page, shown, plain_left)
+    y = TOP_PX + EDGE_PX + 8
+    window = f"Window {WINDOW_WIDTH_HU:.0f}, level {WINDOW_CENTER_HU:.0f} HU"
+    write(draw, (plain_left, y + 28), window, Pen(SMALL, MUTED))
+    _scale_bar(draw, shown, plain_left + EDGE_PX, y + 42)
+    if contour is not None and contour.outlines:
+        _key_picture(page, Shown(volume, index, view.box, contour.outlines), MARKED_LEFT_PX)
+    where = (MARKED_LEFT_PX, y + 28) if is_marked else (plain_left, y + 28 + LINE_PX)
+    write_lines(draw, where, wrap(legend(view, index), EDGE_PX), CONTOUR)
     _footer(draw, result)
     return np.asarray(page)
+
+
+def legend(view: View, index: int) -> str:
+    """What the contour on a key slice is, or why there is none."""
+    contour = view.contours.get(index)
+    if contour is None:
+        return wording.NO_MAP
+    return wording.contour_legend(contour.label) if contour.outlines else wording.nothing_spoke(contour.label)
 
 
 def slice_scores(result: Result, index: int) -> str:
@@ -249,124 +227,89 @@ def _headline(draw: ImageDraw.ImageDraw, result: Result, y: int, size: int) -> N
     finding = result.finding(ANY)
     score = f"  {wording.percent(finding.p)}" if finding is not None else ""
     text = "ICH suspected" if result.outcome is Outcome.POSITIVE else wording.headline(result)
-    _write(draw, (MARGIN_PX, y), text + score, Pen(size, colour, weight=1))
+    write(draw, (MARGIN_PX, y), text + score, Pen(size, colour, weight=1))
     tag = result.priority.value.upper()
-    font = ImageFont.load_default(size=size * 0.62)
     right, middle = WIDTH_PX - MARGIN_PX, y + size * 0.62
-    left = right - font.getlength(tag) - size * 0.8
+    left = right - width_of(tag, size * 0.62) - size * 0.8
     draw.rounded_rectangle((left, middle - size * 0.52, right, middle + size * 0.52), size * 0.2, fill=colour)
-    _write(draw, ((left + right) / 2, middle), tag, Pen(size * 0.62, BLACK, anchor="mm", weight=0.5))
+    write(draw, ((left + right) / 2, middle), tag, Pen(size * 0.62, BLACK, anchor="mm", weight=0.5))
 
 
-def _finding_row(draw: ImageDraw.ImageDraw, result: Result, label: str, y: int) -> int:
-    """One label: name, bar with its threshold as a tick, probability, verdict. Returns where the next row starts."""
+def _finding_row(draw: ImageDraw.ImageDraw, result: Result, label: str, y: int) -> None:
+    """One label: name, bar with its threshold as a tick, probability, verdict; y is the row's middle."""
     finding = result.finding(label)
     colour = MUTED if finding is None or not finding.present else ALARM.get(result.priority, WARNING)
     name = "Any hemorrhage" if label == ANY else wording.NAMES[label]
-    _write(draw, (MARGIN_PX, y + 24), name, Pen(28, colour if finding and finding.present else TEXT, anchor="lm"))
+    write(draw, (MARGIN_PX, y), name, Pen(28, colour if finding and finding.present else TEXT, anchor="lm"))
+    left, right, top, bottom = BAR_PX[0], BAR_PX[1], y - 9, y + 9
     if finding is None:
-        _write(draw, (BAR_PX[0], y + 24), "not judged", Pen(23, MUTED, anchor="lm"))
-        return y + 48
-    left, right, top, bottom = BAR_PX[0], BAR_PX[1], y + 15, y + 33
-    draw.rectangle((left, top, right, bottom), outline=LINE, width=2)
+        write(draw, (left, y), "not judged", Pen(24, MUTED, anchor="lm"))
+        return
+    draw.rectangle((left, top, right, bottom), outline=RULE, width=2)
     draw.rectangle((left, top, left + (right - left) * finding.p, bottom), fill=colour)
     tick = left + (right - left) * finding.threshold
     draw.line((tick, top - 6, tick, bottom + 6), TEXT, 3)
-    _write(draw, (BAR_PX[1] + 92, y + 24), wording.percent(finding.p), Pen(28, colour, anchor="rm"))
+    write(draw, (right + 100, y), wording.percent(finding.p), Pen(28, colour, anchor="rm"))
     verdict = "present" if finding.present else "absent"
     text = f"{verdict} · threshold {wording.percent(finding.threshold)}"
-    _write(draw, (WIDTH_PX - MARGIN_PX, y + 24), text, Pen(22, MUTED, anchor="rm"))
-    return y + 48
+    write(draw, (WIDTH_PX - MARGIN_PX, y), text, Pen(24, TEXT if finding.present else MUTED, anchor="rm"))
+
+
+def _timeline(draw: ImageDraw.ImageDraw, view: View, y: int) -> int:
+    """Events as dots on a line. Returns where the next text starts."""
+    write(draw, (MARGIN_PX, y), f"Time line ({view.zone})", Pen(SMALL, TEXT))
+    y += LINE_PX + 2
+    x, half = MARGIN_PX + 8, LINE_PX // 2
+    draw.line((x, y + half, x, y + half + LINE_PX * (len(view.timeline) - 1)), RULE, 3)
+    for what, when in view.timeline:
+        draw.ellipse((x - 5, y + half - 5, x + 5, y + half + 5), fill=MUTED)
+        write(draw, (x + 20, y), what, Pen(SMALL, MUTED))
+        write(draw, (x + 290, y), when, Pen(SMALL, TEXT))
+        y += LINE_PX
+    return y + 12
 
 
 def _footer(draw: ImageDraw.ImageDraw, result: Result) -> None:
     y = HEIGHT_PX - 40
-    _write(draw, (MARGIN_PX, y - 34), wording.NOT_FOR_DIAGNOSIS, Pen(28, WARNING, weight=0.5))
-    _write(draw, (MARGIN_PX, y), "Research use only. Not reviewed by a physician.", Pen(22, WARNING))
+    write(draw, (MARGIN_PX, y - 34), wording.NOT_FOR_DIAGNOSIS, Pen(28, WARNING, weight=0.5))
+    write(draw, (MARGIN_PX, y), "Research use only. Not reviewed by a physician.", Pen(SMALL, WARNING))
+    if remark := wording.pictures_remark(result):
+        which, _, what = remark.partition(": ")
+        write(draw, (WIDTH_PX // 2 - 60, y - 30), which + ":", Pen(SMALL, WARNING))
+        write(draw, (WIDTH_PX // 2 - 60, y), what, Pen(SMALL, WARNING))
     if result.model.is_demonstration:
-        font = ImageFont.load_default(size=24)
-        left = WIDTH_PX - MARGIN_PX - font.getlength(wording.DEMONSTRATION) - 24
+        left = WIDTH_PX - MARGIN_PX - width_of(wording.DEMONSTRATION, 24) - 24
         draw.rounded_rectangle((left, y - 34, WIDTH_PX - MARGIN_PX, y + 4), 6, outline=DEMONSTRATION_COLOUR, width=3)
-        _write(draw, (left + 12, y - 15), wording.DEMONSTRATION, Pen(24, DEMONSTRATION_COLOUR, anchor="lm"))
+        write(draw, (left + 12, y - 15), wording.DEMONSTRATION, Pen(24, DEMONSTRATION_COLOUR, anchor="lm"))
 
 
-def _caption(draw: ImageDraw.ImageDraw, volume: Volume, index: int, place: tuple[int, int, int]) -> None:
-    """Side letters and number below a small picture; `place` is its left edge, the line's top and the width."""
-    x, y, width = place
+def _key_picture(page: Image.Image, shown: Shown, left: int) -> None:
+    """One picture of a key page with the letters around it."""
+    draw = ImageDraw.Draw(page)
+    page.paste(draw_slice(shown, EDGE_PX), (left, TOP_PX))
+    letters = orientation_letters(shown.volume.slices[shown.index])
+    if letters is None:
+        return
+    middle_x, middle_y, off = left + EDGE_PX // 2, TOP_PX + EDGE_PX // 2, GUTTER_PX // 2
+    places = ((left - off, middle_y), (left + EDGE_PX + off, middle_y),
+              (middle_x, TOP_PX - off), (middle_x, TOP_PX + EDGE_PX + off))  # fmt: skip
+    for letter, where in zip(letters, places, strict=True):
+        write(draw, where, letter, Pen(28, TEXT, anchor="mm"))
+
+
+def _caption(draw: ImageDraw.ImageDraw, volume: Volume, index: int, place: tuple[int, int]) -> None:
+    """Side letters and number below the summary's picture, from its left edge on."""
+    x, y = place
     if letters := orientation_letters(volume.slices[index]):
-        _write(draw, (x, y), letters[0], Pen(22, TEXT))
-        _write(draw, (x + width, y), letters[1], Pen(22, TEXT, anchor="ra"))
-    _write(draw, (x + width / 2, y), f"slice {index + 1} of {len(volume.slices)}", Pen(22, MUTED, anchor="ma"))
+        write(draw, (x, y), letters[0], Pen(SMALL, TEXT))
+        write(draw, (x + SUMMARY_EDGE_PX, y), letters[1], Pen(SMALL, TEXT, anchor="ra"))
+    text = f"slice {index + 1} of {len(volume.slices)}, most suspicious"
+    write(draw, (x + SUMMARY_EDGE_PX / 2, y), text, Pen(SMALL, MUTED, anchor="ma"))
 
 
-def _scale_bar(draw: ImageDraw.ImageDraw, volume: Volume, box: tuple[int, int, int, int], y: int) -> None:
-    length = SCALE_BAR_MM / _extent_mm(volume, box) * PICTURE_PX
-    right = WIDTH_PX - MARGIN_PX
+def _scale_bar(draw: ImageDraw.ImageDraw, shown: Shown, right: int, y: int) -> None:
+    length = SCALE_BAR_MM / extent_mm(shown.volume, shown.box) * EDGE_PX
     draw.line((right - length, y, right, y), MUTED, 3)
     for x in (right - length, right):
         draw.line((x, y - 7, x, y + 7), MUTED, 3)
-    _write(draw, (right - length - 10, y), f"{SCALE_BAR_MM:.0f} mm", Pen(23, MUTED, anchor="rm"))
-
-
-def _picture(volume: Volume, index: int, box: tuple[int, int, int, int], edge_px: int) -> Image.Image:
-    """One slice in the brain window, in true proportions, centred on a black square."""
-    row_mm, column_mm = _spacing(volume)
-    scale = edge_px / _extent_mm(volume, box)
-    size = (max(1, round((box[2] - box[0]) * column_mm * scale)), max(1, round((box[3] - box[1]) * row_mm * scale)))
-    # Interpolated as Hounsfield units of little more than the window: no halo of the skull over the brain's edge
-    low, high = WINDOW_CENTER_HU - WINDOW_WIDTH_HU / 2, WINDOW_CENTER_HU + WINDOW_WIDTH_HU / 2
-    hu: FloatArray = np.clip(volume.hu[index], low - WINDOW_WIDTH_HU, high + WINDOW_WIDTH_HU)
-    resized = np.asarray(Image.fromarray(hu).resize(size, Image.Resampling.BICUBIC, box))
-    grey = np.clip((resized - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    square = Image.new("RGB", (edge_px, edge_px), BLACK)
-    square.paste(Image.fromarray(grey).convert("RGB"), ((edge_px - size[0]) // 2, (edge_px - size[1]) // 2))
-    return square
-
-
-def _extent_mm(volume: Volume, box: tuple[int, int, int, int]) -> float:
-    row_mm, column_mm = _spacing(volume)
-    return max((box[2] - box[0]) * column_mm, (box[3] - box[1]) * row_mm)
-
-
-def _spacing(volume: Volume) -> tuple[float, float]:
-    row_mm, column_mm = volume.spacing_mm
-    return (row_mm, column_mm) if row_mm > 0 and column_mm > 0 else (1.0, 1.0)
-
-
-def _interval(centre: float, length: float, limit: int) -> tuple[int, int]:
-    start = int(np.clip(round(centre - length / 2), 0, limit))
-    return start, int(np.clip(round(centre + length / 2), start + 1, limit))
-
-
-def _axis(direction: Sequence[float]) -> tuple[str, str]:
-    """Letters of the ends that a direction points to and comes from, by its largest component."""
-    axis = int(np.argmax(np.abs(direction)))
-    positive, negative = LETTERS[axis]
-    return (positive, negative) if direction[axis] > 0 else (negative, positive)
-
-
-def _write(draw: ImageDraw.ImageDraw, where: tuple[float, float], text: str, pen: Pen) -> None:
-    """Write one line, smaller when it would run out of the page."""
-    text = plain(text)
-    room = WIDTH_PX - MARGIN_PX - where[0] if pen.anchor[0] == "l" else WIDTH_PX
-    length = ImageFont.load_default(size=pen.size).getlength(text)
-    font = ImageFont.load_default(size=pen.size * min(1.0, max(0.5, room / length)) if length else pen.size)
-    draw.text(where, text, pen.colour, font, pen.anchor, stroke_width=pen.weight, stroke_fill=pen.colour)
-
-
-def _wrap(text: str, size: float, width: int) -> list[str]:
-    font = ImageFont.load_default(size=size)
-    lines = [""]
-    for word in plain(text).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-def plain(text: str) -> str:
-    """Text in the characters that the font has: accents dropped, other scripts as question marks."""
-    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return "".join(c if c in PRINTABLE else "?" for c in letters)
+    write(draw, (right - length - 10, y), f"{SCALE_BAR_MM:.0f} mm", Pen(SMALL, MUTED, anchor="rm"))

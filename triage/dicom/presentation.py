@@ -13,7 +13,7 @@ from triage.dicom.contours import outlines
 from triage.dicom.documents import CT_IMAGE, object_uid, stand_ins
 from triage.dicom.equipment import MANUFACTURER, MODEL_NAME, NodeIdentity, Times, analysis_times, stamp
 from triage.dicom.evidence import copy_patient_and_study
-from triage.dicom.pages import WINDOW_CENTER_HU, WINDOW_WIDTH_HU
+from triage.dicom.pictures import WINDOW_CENTER_HU, WINDOW_WIDTH_HU
 from triage.dicom.sources import Sources
 from triage.records import ANY, ActivationMap, Outcome, Result
 

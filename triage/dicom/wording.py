@@ -12,6 +12,9 @@ DEMONSTRATION = "DEMONSTRATION MODEL"
 DEMONSTRATION_WARNING = (
     "DEMONSTRATION MODEL: not validated on patients. Its output must not influence the care of anyone.")
 
+NO_MAP = "No contour: networks of this kind do not tell where they looked."
+"""Of a key slice without an activation map."""
+
 SERIES_DESCRIPTION_LENGTH = 64
 """VR LO (PS3.5 6.2)."""
 
@@ -116,6 +119,25 @@ def run_remark(result: Result, supersedes: bool) -> str:
     if not supersedes:
         return f"{which}."
     return f"{which}; it supersedes the previous report. A priority given before still stands."
+
+
+def pictures_remark(result: Result) -> str:
+    """Which analysis pictures are of, where there was one before; else empty."""
+    return f"Analysis {result.run} of this study: replaces earlier pictures" if result.run > 1 else ""
+
+
+def contour_legend(label: str) -> str:
+    """What a contour is, and what it is not."""
+    return f"Contour: where the network looked for {_sought(label)}. No outline of a bleed."
+
+
+def nothing_spoke(label: str) -> str:
+    """Why a slice with an activation map has no contour."""
+    return f"No contour: no place in this slice spoke for {_sought(label)}."
+
+
+def _sought(label: str) -> str:
+    return "any hemorrhage" if label == ANY else f"{NAMES[label].lower()} hemorrhage"
 
 
 def _slices(n: int) -> str:
