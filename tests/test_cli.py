@@ -96,7 +96,7 @@ def test_analyse_judges_a_folder_and_writes_its_objects(run: Run, config: Path, 
     assert document["outcome"] == "positive"
     assert document["findings"][0]["label"] == "any"
     written = [dcmread(p) for p in Path("results").iterdir()]
-    assert {ds.Modality for ds in written} == {"SR", "OT"}
+    assert {ds.Modality for ds in written} == {"SR", "KO", "OT"}
     assert all("DEMONSTRATION" in ds.SeriesDescription for ds in written)
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sqlalchemy import Engine, event, select
 from store.store_bench import T0, Bench, make_bench, make_result
 
-from triage.store import analysis, outbox, reception
+from triage.store import analysis, commitment, outbox, reception
 from triage.store.schema import instance
 
 FILE_EVENTS = {"open", "os.rename", "os.mkdir", "os.remove"}
@@ -81,6 +81,44 @@ def left_of_analysis(bench: Bench) -> dict[str, Any]:
     }
 
 
+def deliver(bench: Bench) -> None:
+    """Take what is due, hand it over, record the answer, ask for commitment, record that answer."""
+    for delivery in bench.take(T0 + 20):
+        with (bench.store.root / "peer").open("a") as peer:  # what the destination got
+            peer.write(f"{delivery.sop_instance_uid}\n")
+        outbox.delivery_accepted(bench.db, delivery.id, outbox.Acceptance(0, asks_commitment=True), T0 + 21)
+    accepted = commitment.due_for_commitment(bench.db, "pacs", T0 + 22, 9)
+    if accepted:
+        uids = [d.sop_instance_uid for d in accepted]
+        transaction_uid = f"2.25.{accepted[0].commit_attempts}"
+        commitment.commitment_requested(bench.db, transaction_uid, accepted, T0 + 22, T0 + 30)
+        reasons: dict[str, int | None] = dict.fromkeys(uids)
+        commitment.commitment_answered(bench.db, transaction_uid, reasons, T0 + 23, lambda _: None)
+
+
+def left_of_delivery(bench: Bench) -> dict[str, Any]:
+    """What a restarted node finds, then what it has after it has gone on."""
+    left = sorted(state for _, state in bench.states(1))
+    outbox.release(bench.db, T0 + 19)
+    released = sorted(state for _, state in bench.states(1))
+    for delivery in bench.take(T0 + 20):
+        with (bench.store.root / "peer").open("a") as peer:
+            peer.write(f"{delivery.sop_instance_uid}\n")
+        outbox.delivery_accepted(bench.db, delivery.id, outbox.Acceptance(0, asks_commitment=True), T0 + 40)
+    accepted = commitment.due_for_commitment(bench.db, "pacs", T0 + 40, 9)
+    uids = [d.sop_instance_uid for d in accepted]
+    if accepted:
+        commitment.commitment_requested(bench.db, "2.25.77", accepted, T0 + 40, T0 + 50)
+        commitment.commitment_answered(bench.db, "2.25.77", dict.fromkeys(uids), T0 + 41, lambda _: None)
+    received = (bench.store.root / "peer").read_text().split()
+    return {
+        "left": left,
+        "released": released,
+        "received": sorted(received),
+        "end": [state for _, state in bench.states(1)],
+    }
+
+
 def prepare_nothing(_bench: Bench) -> None:
     pass
 
@@ -90,9 +128,14 @@ def prepare_study(bench: Bench) -> None:
     bench.complete(T0 + 5)
 
 
+def prepare_result(bench: Bench) -> None:
+    bench.analysed("1.2.3", T0, make_result())
+
+
 STAGES: dict[str, tuple[Callable[[Bench], None], Callable[[Bench], None], Callable[[Bench], dict[str, Any]]]] = {
     "reception": (prepare_nothing, receive, left_of_reception),
     "analysis": (prepare_study, analyse, left_of_analysis),
+    "delivery": (prepare_result, deliver, left_of_delivery),
 }
 
 

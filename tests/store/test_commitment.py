@@ -1,3 +1,8 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from sqlalchemy import func, select, text
 from store.store_bench import T0, Bench, make_result
@@ -242,3 +247,21 @@ def test_the_question_what_is_due_does_not_read_all_that_was_ever_accepted(bench
     with bench.db.reading() as connection:
         plan = " ".join(str(row) for row in connection.execute(text(query)))
     assert "ix_delivery_destination_commit_due_at" in plan
+
+
+def test_a_kill_at_any_moment_delivers_all_under_one_uid(tmp_path: Path) -> None:
+    """Also between the peer's answer and its record: then it is sent twice, under the same UID."""
+    command = [sys.executable, str(Path(__file__).with_name("killed.py")), "delivery", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    *killed, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(killed) >= 15
+    uids = ["1.2.3.96.1", "1.2.3.97.1"]
+    for life in (*killed, last):
+        assert sorted(set(life["received"])) == uids
+        assert len(life["received"]) <= 3  # at most the one on its way twice
+        assert "sent" not in life["released"]
+        assert life["end"] == ["committed", "committed"]
+    assert any("sent" in life["left"] for life in killed)
+    assert any(len(life["received"]) == 3 for life in killed)
+    assert last["received"] == uids
