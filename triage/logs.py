@@ -20,8 +20,10 @@ QUIET_LIBRARIES = {
     "alembic": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "PIL": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
 }
-"""Levels of libraries that log more than one event a line, or values of data sets."""
+"""Levels of libraries that log more than one event a line, values of data sets, or addresses that hold a secret."""
 
 
 class UidFilter(logging.Filter):

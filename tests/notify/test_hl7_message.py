@@ -115,6 +115,12 @@ def test_reasons_of_several_lines_stay_one_note(facts: MakeFacts) -> None:
     assert "Not analysed: first\\.br\\PID\\F\\1\\F\\\\F\\forged\\.br\\third" in notes(message)
 
 
+def test_nothing_breaks_the_frame(facts: MakeFacts) -> None:
+    text = build(RIS, facts(result=not_analysed("a\x0bb\x1cc\x00d\u2028e\x85f\ud800g"))).decode("utf-8")
+    assert "Not analysed: a b c d\\.br\\e\\.br\\f g" in text
+    assert not set("\n\x0b\x1c\x00\u2028\x85") & set(text)
+
+
 def test_every_finding_is_a_group_with_presence_and_certainty(outcomes: dict[str, Facts]) -> None:
     rows = observations(read(outcomes["urgent"]))
     assert [r[1] for r in rows] == [str(i) for i in range(1, len(rows) + 1)]

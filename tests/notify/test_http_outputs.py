@@ -1,6 +1,7 @@
 """FHIR and webhook over real HTTP: http_post, fhir_answer and webhook together."""
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -24,6 +25,7 @@ from notify.conftest import OUTCOMES, STUDY_ID, MakeFacts
 from peers import HOST
 
 from triage.config import FhirOutput, WebhookOutput
+from triage.logs import configure_logging
 from triage.notify.attempts import NOT_SENT
 from triage.notify.facts import Facts
 from triage.notify.http_post import MAX_ANSWER_BYTES
@@ -210,6 +212,20 @@ def test_servers_that_misbehave_cost_a_bounded_time(talk: Talk, detail: str) -> 
         assert time.monotonic() - began < 5.0
     assert (first.outcome, first.detail, first.was_tried) == (UNREACHABLE, detail, True)
     assert (second.outcome, second.detail, second.was_tried) == (UNREACHABLE, NOT_SENT, False)
+
+
+def test_the_log_does_not_show_an_address_that_holds_a_secret(capfd: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure_logging("INFO")
+        with HttpReceiver([Reply(204)]) as server:
+            (report,) = send(hook(server.url), [b'{"message_uid": "1"}'])
+    finally:
+        root.handlers, root.level = handlers, level
+        logging.captureWarnings(capture=False)
+    assert report.outcome is ACCEPTED
+    assert "secret" not in capfd.readouterr().err
 
 
 def test_nobody_there_is_told_without_the_address_s_secrets() -> None:
