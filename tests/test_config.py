@@ -12,6 +12,7 @@ from triage.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 OUTPUTS = ("destinations", "hl7", "fhir", "webhooks", "mail")
+MAIL = {"name": "m", "host": "h", "sender": "a@b", "recipients": ["c@d"]}
 PACS = {"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": 4242}
 
 
@@ -32,7 +33,7 @@ def test_the_outputs_in_the_shipped_file_can_be_used_as_they_are_shown() -> None
     config = parse_config(tomllib.loads("\n".join(lines)), Path("/etc/node"))
     everywhere = {"only_positive", "connect_timeout_s", "response_timeout_s"}
     examples = {"name", "ae_title", "host", "port", "url", "receiving_application", "token_file", "ca_file",
-                "password_file", "sender", "recipients"}  # fmt: skip
+                "password_file", "sender", "recipients", "user", "security"}  # fmt: skip
     for section in OUTPUTS:
         (output,) = getattr(config, section)
         fields = type(output).model_fields
@@ -74,6 +75,14 @@ def test_a_configuration_cannot_be_changed() -> None:
         ({"completion": {"quiet_s": 0.0}}, "completion.quiet_s: "),
         ({"model": {"device": "gpu"}}, "model.device: "),
         ({"destinations": [{"name": "x"}]}, "destinations.0.ae_title: missing; add it (2 more)"),
+        ({"destinations": [PACS | {"objects": ["picture"]}]}, "destinations.0.objects.0: "),
+        ({"destinations": [PACS], "hl7": [{"name": "pacs", "host": "h", "port": 1}]}, "the name 'pacs' is used twice"),
+        ({"hl7": [{"name": "r", "host": "h", "port": 1, "receiving_application": "a|b"}]}, "hl7.0.receiving_applica"),
+        ({"fhir": [{"name": "f", "url": "ftp://x"}]}, "fhir.0.url: "),
+        ({"mail": [MAIL | {"recipients": []}]}, "mail.0.recipients: "),
+        ({"mail": [MAIL | {"sender": "nobody"}]}, "mail.0.sender: "),
+        ({"mail": [MAIL | {"user": "u"}]}, "mail.0: user and password_file go together"),
+        ({"mail": [MAIL | {"user": "u", "password_file": "p"}]}, "mail.0: a password is not sent over an open line"),
         ({"destinations": [PACS, PACS]}, "'pacs' is used twice"),
         ({"reception": {"calling_aets": "CT01"}}, "reception.calling_aets: "),
     ],

@@ -177,7 +177,7 @@ class WebhookOutput(HttpOutput):
 
     only_positive: bool = True
     identifiers: bool = False
-    """Also accession number, patient ID and UIDs."""
+    """Also accession number, patient ID and UID, and why a study was not analysed, which may quote a description."""
 
 
 class MailOutput(Output):
@@ -194,6 +194,14 @@ class MailOutput(Output):
     recipients: tuple[MailAddress, ...] = Field(min_length=1, strict=False)
     identifiers: bool = False
     """Also the accession number."""
+
+    @model_validator(mode="after")
+    def _login(self) -> "MailOutput":
+        if bool(self.user) != (self.password_file is not None):
+            raise ValueError("user and password_file go together; set both or neither")
+        if self.user and self.security == "none":
+            raise ValueError('a password is not sent over an open line; set security to "starttls" or "tls"')
+        return self
 
 
 MessageOutput = Hl7Output | FhirOutput | WebhookOutput | MailOutput
@@ -329,5 +337,6 @@ def _one_line(error: ValidationError) -> str:
     elif not key:
         text = first["msg"].removeprefix("Value error, ")
     else:
-        text = f"{key}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r}); correct it"
+        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r}); correct it"
+        text = f"{key}: {first['msg'].removeprefix('Value error, ')}{got}"
     return text + (f" ({len(rest)} more)" if rest else "")

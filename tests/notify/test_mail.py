@@ -322,21 +322,14 @@ def test_what_the_server_does_not_offer_is_told(tmp_path: Path) -> None:
     assert (report.outcome, report.detail) == (REFUSED, "the server does not offer what security or user ask for")
 
 
-def test_a_password_never_goes_over_an_open_line(tmp_path: Path) -> None:
-    (tmp_path / "password").write_text(PASSWORD)
-    with server(Mailbox(), authenticator=logins, auth_require_tls=False) as port:
-        (report,) = send(mail(port, user="node", password_file=tmp_path / "password"), [b"Subject: a\r\n\r\nb\r\n"])
-    assert report.outcome is REFUSED
-    assert report.detail.startswith("user: ")
-
-
 def test_a_password_that_is_missing_is_a_refusal_that_names_the_key(certificate: Certificate, tmp_path: Path) -> None:
     with server(Mailbox(), **secured(certificate, "starttls")) as port:
-        output = mail(port, security="starttls", ca_file=certificate.cert, user="node")
-        (unnamed,) = send(output, [b"a"])
-        (missing,) = send(output.model_copy(update={"password_file": tmp_path / "none"}), [b"a"])
-    assert (unnamed.outcome, unnamed.detail) == (REFUSED, "password_file: missing in the configuration")
-    assert missing.detail == "password_file: the file cannot be read (No such file or directory)"
+        (report,) = send(
+            mail(port, security="starttls", ca_file=certificate.cert, user="node", password_file=tmp_path / "none"),
+            [b"a"],
+        )
+    assert (report.outcome, report.detail) == (
+        REFUSED, "password_file: the file cannot be read (No such file or directory)")  # fmt: skip
 
 
 def test_the_judge_speaks_tls(certificate: Certificate) -> None:

@@ -50,7 +50,7 @@ def with_untried(reports: Sequence[SendReport], n: int) -> list[SendReport]:
     return [*reports, *[untried] * (n - len(reports))]
 
 
-def read_secret(path: Path | None, key: str) -> str:
+def read_secret(path: Path, key: str) -> str:
     """Read a password or token, anew for each attempt so that it may be changed while the node runs.
 
     Args:
@@ -63,8 +63,6 @@ def read_secret(path: Path | None, key: str) -> str:
     Raises:
         LineLost: The file is missing, cannot be read or holds no secret; says nothing of its content.
     """
-    if path is None:
-        raise LineLost(SendOutcome.REFUSED, f"{key}: missing in the configuration")
     try:
         with path.open("rb") as file:
             secret = file.read(MAX_SECRET_BYTES + 1).strip()

@@ -165,11 +165,8 @@ def _secure(output: MailOutput, client: smtplib.SMTP) -> None:
 
 
 def _log_in(output: MailOutput, client: smtplib.SMTP) -> None:
-    if not output.user:
-        return
-    if output.security == "none":
-        raise LineLost(SendOutcome.REFUSED, "user: a password is not sent over an open line; set security")
-    client.login(output.user, read_secret(output.password_file, "password_file"))
+    if output.password_file is not None:
+        client.login(output.user, read_secret(output.password_file, "password_file"))
 
 
 @contextmanager
