@@ -140,11 +140,12 @@ def test_an_answer_that_cannot_be_kept_is_a_failure_that_the_peer_hears_of(tmp_p
         assert pacs.wait_for_answers(1) == [0x0110]
 
 
-def test_a_slow_keeper_is_waited_for(tmp_path: Path) -> None:
+def test_a_slow_keeper_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commitment, "SAME_ASSOCIATION_S", 1.0)
     kept = threading.Event()
 
     def keep(_answer: CommitmentAnswer) -> bool:
-        assert not kept.wait(commitment.SAME_ASSOCIATION_S / 4)
+        assert not kept.wait(1.5 * commitment.SAME_ASSOCIATION_S)
         kept.set()
         return True
 
@@ -383,7 +384,8 @@ def test_no_answer_is_kept_after_the_stop(tmp_path: Path) -> None:
         assert at_work.wait(LIMIT_S)
         stopping = threading.Thread(target=listener.stop, args=(0.0,))
         stopping.start()
-        wait_until(lambda: listener._stopping, "the stop")
+        wait_until(lambda: listener._stopping and not listener._guests, "the end of the association")
+        stopping.join(1.0)
         assert stopping.is_alive()
         go_on.set()
         stopping.join(LIMIT_S)
