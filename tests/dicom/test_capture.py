@@ -49,7 +49,8 @@ def picture_of(page: np.ndarray, left: int) -> np.ndarray:
 
 def contour_of(page: np.ndarray) -> np.ndarray:
     """Where the marked copy has the contour's colour."""
-    return np.all(picture_of(page, MARKED_LEFT_PX) == CONTOUR, axis=2)
+    line: np.ndarray = np.all(picture_of(page, MARKED_LEFT_PX) == CONTOUR, axis=2)
+    return line
 
 
 def write_all(captures: list[Dataset], folder: Path) -> list[Path]:

@@ -33,7 +33,8 @@ def outlines(activation: ActivationMap) -> tuple[FloatArray, ...]:
     level = LEVEL * values.max()
     if not level > 0:
         return ()
-    # A rim of 0 closes outlines at the edges; it lies half a pixel outside, hence the clipping
+    # A rim of 0 closes outlines at the edges: at half of the maximum they reach them at most, at a lower level, or by
+    # rounding, they would lie beyond, hence the clipping
     padded = np.pad(values, 1)
     filled = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(level, np.inf)
     found = []
