@@ -17,10 +17,11 @@ from typing import Any
 from pydicom import Dataset, dcmread
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.config import IGNORE
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
+from pydicom.valuerep import format_number_as_ds
 
 from triage.errors import StudyError
 
@@ -30,7 +31,7 @@ TYPE_2 = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDa
 
 PATIENT_AND_STUDY = (
     *TYPE_2, "StudyInstanceUID", "IssuerOfPatientID", "TypeOfPatientID", "PatientBirthTime", "OtherPatientNames",
-    "PatientComments", "EthnicGroup", "PatientIdentityRemoved", "DeidentificationMethod",
+    "PatientComments", "QualityControlSubject", "EthnicGroup", "PatientIdentityRemoved", "DeidentificationMethod",
     "DeidentificationMethodCodeSequence", "ClinicalTrialSponsorName", "ClinicalTrialProtocolID",
     "ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
     "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription",
@@ -69,8 +70,12 @@ NEEDED_IN_ITEM = {"CodeValue", "CodingSchemeDesignator", "CodeMeaning", "Referen
                   "ReferencedSOPInstanceUID"}  # fmt: skip
 """An item whose kind has these must have them all, or it is left out."""
 
-KEPT_AS_SENT = {"AccessionNumber", "PatientID", "StudyID"}
-"""Never cut to their VR's length: the PACS finds the study's order and patient by them."""
+KEPT_AS_SENT = {"AccessionNumber", "PatientID", "StudyID", "RequestedProcedureID", "AdmissionID",
+                "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest"}  # fmt: skip
+"""Never cut to their VR's length: PACS and RIS find the study's order and patient by them."""
+
+NEVER_CUT = {"CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"}
+"""Left out when longer than their VR allows: a part of a code is another code."""
 
 MAX_LENGTH = {"LO": 64, "SH": 16, "ST": 1024, "LT": 10240, "UT": 10240, "CS": 16, "DS": 16, "IS": 12}
 """PS3.5 6.2, in characters; longer text is cut (UT: our own limit)."""
@@ -207,6 +212,8 @@ def _clean_value(raw: Dataset, keyword: str, encodings: list[str]) -> Any:
     text = _text(raw, keyword, encodings)
     if vr in PARAGRAPH_VRS:
         return _printable(text, keep="\r\n\f\t").rstrip()[: MAX_LENGTH[vr]] or None
+    if vr in ("LO", "SH", "PN") and dictionary_VM(keyword) == "1" and keyword not in KEPT_AS_SENT:
+        text = text.replace("\\", " ")  # typed as a character; written on, it would part one value into two
     values = [_valid(v, keyword, vr) for v in _printable(text).split("\\")]
     wanted = MULTIPLICITY.get(keyword)
     if wanted is not None and len(values) != wanted:
@@ -228,11 +235,16 @@ def _valid(text: str, keyword: str, vr: str) -> str | None:
     if keyword == "TimezoneOffsetFromUTC":
         return value if TIMEZONE.fullmatch(value) else None
     if vr == "DS":
-        return value if value and len(value) <= MAX_LENGTH["DS"] and math.isfinite(float(value)) else None
+        number = float(value)  # nothing, where it is empty
+        if not math.isfinite(number):
+            return None
+        return value if len(value) <= MAX_LENGTH["DS"] else format_number_as_ds(number)
     if vr in PATTERNS:
         return value if PATTERNS[vr].fullmatch(value) else None
     if keyword in KEPT_AS_SENT:
         return value
+    if keyword in NEVER_CUT and len(value) > MAX_LENGTH[vr]:
+        return None
     return value[: MAX_LENGTH.get(vr, len(value))] or None
 
 
