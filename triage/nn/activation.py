@@ -46,8 +46,10 @@ def activation_maps(
     """
     slab_of = {middle: slab for slab, middle in enumerate(seen.middles)}
     maps: dict[tuple[str, int], torch.Tensor] = {}
+    present = [f for f in findings if f.present]
     for labels, network in pack.networks.items():
-        keys = sorted({slab_of[i] for f in findings if f.present and f.label in labels for i in f.key_slices})
+        heads = [column for column, label in enumerate(labels) if any(f.label == label for f in present)]
+        keys = sorted({slab_of[i] for f in present if f.label in labels for i in f.key_slices})
         if not keys or not isinstance(network, Network) or not network.has_maps:
             continue
         found = []
@@ -56,13 +58,13 @@ def activation_maps(
             for part in batches(slabs, pack.device):
                 images = prepare(part, pack.card.preprocessing, seen.spacing_mm)
                 found.append(network.activation_maps(images.contiguous(memory_format=torch.channels_last)).cpu())
-            planes = spread(torch.cat(found), pack.card.preprocessing.crop_px)
+            planes = spread(torch.cat(found)[:, heads], pack.card.preprocessing.crop_px)
             planes = unframe(planes, slabs, pack.card.preprocessing, seen.spacing_mm)
-        for row, slab in enumerate(keys):
-            maps |= {(label, seen.middles[slab]): planes[row, column] for column, label in enumerate(labels)}
+        for slab, of_slab in zip(keys, planes, strict=True):
+            maps |= {(labels[h], seen.middles[slab]): plane for h, plane in zip(heads, of_slab, strict=True)}
     return tuple(
         ActivationMap(f.label, i, maps[f.label, i].numpy().copy())
-        for f in findings if f.present for i in f.key_slices if (f.label, i) in maps
+        for f in present for i in f.key_slices if (f.label, i) in maps
     )  # fmt: skip
 
 
