@@ -31,6 +31,8 @@ VERIFICATION = "1.2.840.10008.1.1"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 NO_SUCH_INSTANCE = 0x0112
+LARGE_PDU_BYTES = 100_000
+"""Longer ones are parts of a data set that has more of them."""
 LIMIT_S = 30.0
 """Longest a test waits for anything that should happen at once."""
 
@@ -98,6 +100,8 @@ class Manners:
     """Number of the object, from 0, at which it aborts instead of answering."""
     is_hanging: bool = False
     """Answers no C-STORE before `Pacs.wake` is set."""
+    cuts: int = 0
+    """How often it cuts the connection in the middle of a data set."""
     committing: Committing | None = None
     """None: it offers no storage commitment."""
 
@@ -123,6 +127,7 @@ class Pacs:
         self.answers: list[int | None] = []
         """What the node answered to each report; None: nothing."""
         self._arrivals = 0
+        self.cuts = 0
         self._unsent: dict[Any, Request] = {}
         self._changed = threading.Condition()
         self._server: Any = None
@@ -155,6 +160,8 @@ class Pacs:
                 (evt.EVT_C_ECHO, self._on_echo),
                 (evt.EVT_N_ACTION, self._on_action),
                 (evt.EVT_PDU_SENT, self._on_pdu_sent),
+                (evt.EVT_PDU_RECV, self._on_pdu_received),
+                (evt.EVT_CONN_CLOSE, _drop_unfinished),
             ],
         )
         self.port = int(self._server.server_address[1])
@@ -248,6 +255,12 @@ class Pacs:
         if request is not None:
             threading.Thread(target=self._report_all, args=(event.assoc, request)).start()
 
+    def _on_pdu_received(self, event: Any) -> None:
+        """Cut the connection once the first part of a large data set is in."""
+        if self.cuts < self.manners.cuts and len(event.pdu) > LARGE_PDU_BYTES:
+            self.cuts += 1
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+
     def _report_all(self, association: Any, request: Request) -> None:
         manner = self.manners.committing
         assert manner is not None
@@ -287,6 +300,14 @@ class Pacs:
         with self._changed:
             self.stored.append(path)
             self._changed.notify_all()
+
+
+def _drop_unfinished(event: Any) -> None:
+    """Close and remove the file of a data set that broke off, which pynetdicom leaves."""
+    file = getattr(event.assoc.dimse.message, "_data_set_file", None)
+    if file is not None:
+        file.close()
+        Path(file.name).unlink(missing_ok=True)
 
 
 def report_of(request: Request, failed: dict[str, int]) -> tuple[Dataset, int]:

@@ -135,7 +135,9 @@ def test_any_status_that_does_not_say_stored_is_told_and_the_others_go_on(
     assert reports[1].detail == f"{word} status 0x{status:04X}"
 
 
-def test_a_rejected_association_tells_why(tmp_path: Path, paths: list[Path]) -> None:
+def test_a_rejected_association_tells_why(
+    tmp_path: Path, paths: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
     with Pacs(tmp_path / "pacs", Manners(calling_aets=("KNOWN",))) as pacs:
         reports = [
             *scu.send("ICHTRIAGE", destination(pacs.port), paths),
@@ -146,6 +148,7 @@ def test_a_rejected_association_tells_why(tmp_path: Path, paths: list[Path]) -> 
     assert {r.detail for r in reports} == {
         "association rejected: Calling AE title not recognised (Rejected Permanent)"
     }
+    assert "pynetdicom.acse" not in {r.name for r in caplog.records}  # it stands in the report
 
 
 def test_a_class_the_peer_does_not_take_is_refused_and_the_others_go(tmp_path: Path, paths: list[Path]) -> None:
@@ -162,7 +165,8 @@ def test_a_peer_that_takes_none_of_it_refuses(tmp_path: Path, paths: list[Path])
     with Pacs(tmp_path / "pacs", Manners(contexts=contexts_for(Comprehensive3DSRStorage))) as pacs:
         reports = scu.send("ICHTRIAGE", destination(pacs.port), paths)
     assert outcomes(reports) == [REFUSED] * 3
-    assert "takes none" in reports[0].detail
+    assert "does not take CT Image Storage" in reports[0].detail
+    assert "does not take Secondary Capture Image Storage" in reports[1].detail
 
 
 def test_a_peer_with_the_default_transfer_syntax_only_gets_that(tmp_path: Path, paths: list[Path]) -> None:

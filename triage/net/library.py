@@ -27,9 +27,10 @@ LOG_FLOORS = {
     "pynetdicom": logging.WARNING,
     "pynetdicom.utils": logging.ERROR,
     "pynetdicom.transport": logging.CRITICAL,
+    "pynetdicom.acse": logging.CRITICAL,
 }
-"""Below WARNING it logs data sets; the warnings of its `utils` quote the UIDs that are wrong; what its `transport` says
-of a peer that cannot be reached stands in our own record of the attempt."""
+"""Below WARNING it logs data sets; the warnings of its `utils` quote the UIDs that are wrong; what its `transport`
+and `acse` say of a peer that cannot be reached or rejects us stands in our own record of the attempt."""
 
 
 def prepare_library() -> None:

@@ -11,7 +11,7 @@ from pynetdicom import build_context
 
 from triage.config import Destination
 from triage.net.contexts import VERIFICATION, Kind, proposed_contexts
-from triage.net.line import FILE_FAULTS, Line, NoAssociation, associate, judge
+from triage.net.line import FILE_FAULTS, Line, NoAssociation, NothingAccepted, associate, judge
 from triage.records import SendOutcome, SendReport
 
 STORED_WITH = {
@@ -83,6 +83,8 @@ def _send(node_ae: str, destination: Destination, objects: Sequence[_Object]) ->
     try:
         with associate(node_ae, destination, proposed_contexts(o.kind for o in objects)) as line:
             return _send_all(line, objects)
+    except NothingAccepted as e:  # name what is not taken: objects that are sent again may be all of one class
+        return [SendReport(o.sop_instance_uid, e.outcome, detail=_not_taken(o.kind)) for o in objects]
     except NoAssociation as e:
         return [SendReport(o.sop_instance_uid, e.outcome, detail=e.detail) for o in objects]
 
