@@ -1,5 +1,6 @@
 """Completion, analysis, late slices and retries: real database and files, a clock that the test moves, no network."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -7,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench import Bench
-from pydicom import dcmread
+from bench import PACS, Bench
+from pydicom import Dataset, dcmread
+from sqlalchemy import text
 
+from triage.config import Destination, Hl7Output, WebhookOutput
 from triage.errors import ConflictingInstance, MismatchedInstance, NoResources, UnreadableInstance
 from triage.net.scp import Received
+from triage.nn.pack import load_pack
 from triage.reception import receive
 from triage.records import Outcome, StudyState
 from triage.store import analysis, queries, reception
-from triage.worker import loop, run_one
+from triage.worker import Worker, loop, run_one
 
 Phantom = Callable[..., list[Path]]
 
@@ -79,6 +83,171 @@ def test_late_slices_make_a_new_result_that_names_the_old_one(bench: Bench, phan
     assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
     runs = queries.show(bench.db, bench.row().study_id)["analyses"]
     assert sorted(a["run"] for a in runs) == [1, 2]
+
+
+def configured(bench: Bench, **sections: object) -> Worker:
+    """The bench's worker with other outputs."""
+    return replace(bench.worker, config=bench.worker.config.model_copy(update=sections))
+
+
+def due_kinds(bench: Bench, destination: str) -> list[str]:
+    """Kinds of what is due to one output; one run only."""
+    return [d.kind for d in bench.due(destination)]
+
+
+def make_negative(bench: Bench, blind_pack: Path) -> Worker:
+    """The same worker after a model that sees less was activated."""
+    return replace(bench.worker, tools=replace(bench.worker.tools, pack=load_pack(blind_pack)))
+
+
+def peer(name: str, **values: object) -> Destination:
+    return PACS.model_copy(update={"name": name, **values})
+
+
+def test_each_output_gets_what_it_wants_and_a_message_of_its_own(
+    bench: Bench, phantom_files: Phantom, tmp_path: Path
+) -> None:
+    ris = Hl7Output(name="ris", host="127.0.0.1", port=1)
+    board = WebhookOutput(name="board", url="http://127.0.0.1:1/")
+    bench.worker = configured(
+        bench,
+        destinations=(peer("pacs"), peer("reports", objects=("report",)), peer("pictures", objects=("capture",))),
+        hl7=(ris,),
+        webhooks=(board,),
+    )
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    run_one(bench.worker)
+    assert set(due_kinds(bench, "pacs")) == {"report", "key_object", "capture"}
+    assert due_kinds(bench, "reports") == ["report"]
+    assert set(due_kinds(bench, "pictures")) == {"capture"}
+    (to_ris,) = bench.due("ris")
+    assert (to_ris.kind, to_ris.path.suffix) == ("message", ".message")
+    assert to_ris.path.read_bytes().startswith(b"MSH|")
+    (to_board,) = bench.due("board")
+    assert json.loads(to_board.path.read_bytes())["outcome"] == "positive"
+    assert to_board.sop_instance_uid != to_ris.sop_instance_uid
+
+
+def test_who_wants_positives_gets_a_correction_of_them_and_nothing_else(
+    bench: Bench, phantom_files: Phantom, blind_pack: Path
+) -> None:
+    board = WebhookOutput(name="board", url="http://127.0.0.1:1/", only_positive=True)
+    bench.worker = configured(bench, destinations=(PACS, peer("alarms", only_positive=True)), webhooks=(board,))
+    blind = make_negative(bench, blind_pack)
+    bench.send(phantom_files(1))
+    bench.complete(4.0)
+    run_one(blind)
+    assert due_kinds(bench, "pacs") == ["report"]
+    assert (due_kinds(bench, "alarms"), due_kinds(bench, "board")) == ([], [])
+
+    bench.send(phantom_files(2))
+    bench.complete(4.0)
+    run_one(bench.worker)
+    n = len(due_kinds(bench, "alarms"))
+    assert due_kinds(bench, "board") == ["message"]
+    analysis.request_reanalysis(bench.db, 2, bench.now)
+    run_one(blind)
+    assert due_kinds(bench, "alarms")[n:] == ["report", "rejection"]
+    (_, correction) = bench.due("board")
+    assert json.loads(correction.path.read_bytes())["outcome"] == "negative"
+
+
+def test_a_new_analysis_rejects_what_the_former_ones_sent_and_each_only_once(
+    bench: Bench, phantom_files: Phantom
+) -> None:
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    run_one(bench.worker)
+    sent: list[set[str]] = []
+    for _ in range(2):
+        rejectable = {d.sop_instance_uid for d in bench.due() if d.kind in ("capture", "key_object")}
+        sent.append(rejectable.difference(*sent))
+        analysis.request_reanalysis(bench.db, 1, bench.now)
+        run_one(bench.worker)
+    rejections = [dcmread(d.path) for d in bench.due() if d.kind == "rejection"]
+    assert [rejected_uids(ds) for ds in rejections] == sent
+    assert all(sent)
+
+
+def rejected_uids(ds: Dataset) -> set[str]:
+    return {
+        str(instance.ReferencedSOPInstanceUID)
+        for study in ds.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+
+
+def test_objects_from_before_series_were_stored_are_rejected_too(bench: Bench, phantom_files: Phantom) -> None:
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    run_one(bench.worker)
+    old = [d for d in bench.due() if d.kind in ("capture", "key_object")]
+    with bench.db.writing() as connection:
+        connection.execute(text("UPDATE result_object SET series_uid = ''"))
+    old[0].path.unlink()  # retention had it: nothing says any more where it belongs
+    analysis.request_reanalysis(bench.db, 1, bench.now)
+    run_one(bench.worker)
+    (rejection,) = [dcmread(d.path) for d in bench.due() if d.kind == "rejection"]
+    assert rejected_uids(rejection) == {d.sop_instance_uid for d in old[1:]}
+
+
+def test_with_nothing_rejected_the_new_report_is_the_link(bench: Bench, phantom_files: Phantom) -> None:
+    bench.worker = replace(bench.worker, node=replace(bench.worker.node, rejects_superseded=False))
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    run_one(bench.worker)
+    analysis.request_reanalysis(bench.db, 1, bench.now)
+    run_one(bench.worker)
+    kinds = due_kinds(bench, "pacs")
+    assert "rejection" not in kinds
+    assert kinds.count("report") == 2
+
+
+def test_a_picture_that_cannot_be_made_costs_no_other_object(
+    bench: Bench, phantom_files: Phantom, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_drawing(*_: object) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("PIL.ImageDraw.Draw", no_drawing)
+    bench.worker = configured(bench, webhooks=(WebhookOutput(name="board", url="http://127.0.0.1:1/"),))
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    run_one(bench.worker)
+    assert due_kinds(bench, "pacs") == ["report", "key_object"]
+    assert due_kinds(bench, "board") == ["message"]
+    assert bench.row().outcome is Outcome.POSITIVE
+    assert "object_left_out study=1 run=1 option=captures" in caplog.text
+
+
+def test_a_message_that_cannot_be_made_costs_no_report(
+    bench: Bench, phantom_files: Phantom, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_json(*_: object, **__: object) -> None:
+        raise RuntimeError("no JSON")
+
+    board = WebhookOutput(name="board", url="http://127.0.0.1:1/")
+    bench.worker = configured(bench, webhooks=(board,), hl7=(Hl7Output(name="ris", host="h", port=1),))
+    bench.send(phantom_files())
+    bench.complete(4.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("hl7.Message.__init__", no_json)
+        run_one(bench.worker)
+    assert "message_left_out study=1 run=1 output=ris" in caplog.text
+    assert (due_kinds(bench, "ris"), due_kinds(bench, "board")) == ([], ["message"])
+    assert "report" in due_kinds(bench, "pacs")
+
+
+def test_the_objects_know_when_the_images_came_in(bench: Bench, phantom_files: Phantom) -> None:
+    began = bench.now
+    bench.send(phantom_files(), pause_s=1.0)
+    ended = bench.now
+    bench.complete(60.0)
+    claim = analysis.claim_study(bench.db, bench.now)
+    assert claim is not None
+    assert (claim.first_arrival_at, claim.last_arrival_at) == (began + 1.0, ended)
 
 
 def test_a_late_series_that_changes_nothing_makes_no_second_result(bench: Bench, phantom_files: Phantom) -> None:

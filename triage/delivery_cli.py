@@ -97,7 +97,7 @@ def advice(row: queries.DeliveryRow, config: Config) -> str:
 
 
 def _is_settled(row: queries.DeliveryRow) -> bool:
-    return row.next_attempt_at is None and (not row.detail or row.detail == queries.NO_COMMITMENT)
+    return row.next_attempt_at is None and not row.detail.startswith(queries.NEVER_COMMITTED)
 
 
 def _failure_advice(row: queries.DeliveryRow, output: Destination | MessageOutput, config: Config) -> str:

@@ -18,7 +18,7 @@ from triage.notify import outputs
 from triage.records import ObjectKind, SendOutcome, SendReport
 from triage.store import commitment, outbox
 from triage.store.db import Database
-from triage.store.queries import NO_COMMITMENT
+from triage.store.queries import NEVER_COMMITTED, NO_COMMITMENT
 from triage.store.routing import destinations_of
 
 log = logging.getLogger(__name__)
@@ -167,8 +167,8 @@ def commit_due(sender: Sender, destination: Destination) -> int:
     if not due:
         return 0
     limit_s = sender.delivery.give_up_h * 3600.0
-    if old := [d for d in due if d.accepted_at is not None and now - d.accepted_at > limit_s]:
-        detail = f"accepted; commitment did not come within {sender.delivery.give_up_h:g} h"
+    if old := [d for d in due if _accepted_at(d) + limit_s <= now]:
+        detail = f"{NEVER_COMMITTED} within {sender.delivery.give_up_h:g} h"
         commitment.commitment_ended(sender.db, [d.id for d in old], detail)
         log.error(
             "commitment_given_up destination=%s objects=%d studies=%s",
@@ -179,6 +179,11 @@ def commit_due(sender: Sender, destination: Destination) -> int:
     return _ask(sender, destination, asked)
 
 
+def _accepted_at(delivery: outbox.Delivery) -> float:
+    assert delivery.accepted_at is not None  # nothing is asked about what was not accepted
+    return delivery.accepted_at
+
+
 def _ask(sender: Sender, destination: Destination, asked: Sequence[outbox.Delivery]) -> int:
     now = sender.clock()
     before = asked[0].commit_attempts
@@ -186,8 +191,9 @@ def _ask(sender: Sender, destination: Destination, asked: Sequence[outbox.Delive
         destination.commitment_timeout_s * 2.0 ** min(before, 30),
         max(LONGEST_WAIT_S, destination.commitment_timeout_s),
     )
+    over_at = min(map(_accepted_at, asked)) + sender.delivery.give_up_h * 3600.0
     transaction_uid = sender.new_uid()
-    commitment.commitment_requested(sender.db, transaction_uid, asked, now, now + wait_s)
+    commitment.commitment_requested(sender.db, transaction_uid, asked, now, min(now + wait_s, over_at))
     references = [(d.sop_class_uid, d.sop_instance_uid) for d in asked]
     report = asking.request(
         sender.ae_title, destination, transaction_uid, references, lambda answer: take_answer(sender, answer)

@@ -1,5 +1,6 @@
 """What a person sees in the terminal: worklist, study details, results; prints, decides nothing."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -165,23 +166,22 @@ def _print_objects(console: Console, objects: Sequence[dict[str, Any]]) -> None:
 
 
 def print_deliveries(console: Console, advised: Sequence[tuple[DeliveryRow, str]]) -> None:
-    """Print deliveries, each with what to do about it."""
-    table = Table(
-        *("study", "object", "destination", "state", "since", "failed attempts", "next attempt", "detail", "what to do")
-    )
+    """Print deliveries, each with what to do about it; those of one study and destination together if all agree."""
+    groups: dict[tuple[int, str, str, int, str, str], list[DeliveryRow]] = {}
     for row, advice in advised:
-        table.add_row(
-            str(row.study_id),
-            row.kind,
-            row.destination,
-            row.state,
-            moment(row.since),
-            str(row.attempts),
-            moment(row.next_attempt_at),
-            Text(row.detail),
-            Text(advice),
-        )
-    console.print(table if advised else "Nothing is given up, failing or waiting for commitment.")
+        key = (row.study_id, row.destination, row.state, row.attempts, row.detail, advice)
+        groups.setdefault(key, []).append(row)
+    for (study_id, destination, state, attempts, detail, advice), rows in groups.items():
+        kinds = ", ".join(kind if n == 1 else f"{n} x {kind}" for kind, n in Counter(r.kind for r in rows).items())
+        next_at = min((r.next_attempt_at for r in rows if r.next_attempt_at is not None), default=None)
+        parts = [f"{state} since {moment(min(r.since for r in rows))}", f"{attempts} failed attempts"]
+        parts += [f"next attempt {moment(next_at)}"] if next_at is not None else []
+        console.print(f"study {study_id} -> {destination}: {kinds}", style="bold", markup=False, highlight=False)
+        for text in ("; ".join(parts), detail, advice):
+            if text:
+                console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
+    if not advised:
+        console.print("Nothing is given up, failing or waiting for commitment.")
 
 
 def moment(at: float | None) -> str:

@@ -38,9 +38,9 @@ RETRY_S = 10.0
 """Pause before an analysis that failed unexpectedly is tried again; doubled each time."""
 
 BESIDE_THE_REPORT = (
-    "regions", "key_object", "captures", "presentation_state", "activation_map", "rejects_superseded",
+    "rejects_superseded", "regions", "key_object", "captures", "presentation_state", "activation_map",
 )  # fmt: skip
-"""Fields of NodeIdentity that each ask for objects which a report can do without."""
+"""Fields of NodeIdentity that each ask for objects which a report can do without, in the order these are sent in."""
 
 MESSAGE_SUFFIX = ".message"
 

@@ -39,6 +39,9 @@ RESULT_KEYS = (
 NO_COMMITMENT = "accepted; the peer offers no storage commitment"
 """Detail of a delivery whose acceptance is all the proof there can be."""
 
+NEVER_COMMITTED = "accepted; commitment did not come"
+"""Begins the detail of a delivery that nobody is asked about any more, though there might be more proof."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorklistRow:
@@ -202,10 +205,7 @@ def deliveries(db: Database, configured: Collection[str], everything: bool = Fal
     """
     unproven = and_(
         delivery.c.state == DeliveryState.ACCEPTED,
-        or_(
-            delivery.c.commit_due_at.is_not(None),
-            and_(delivery.c.commit_attempts > 0, delivery.c.detail != NO_COMMITMENT),
-        ),
+        or_(delivery.c.commit_due_at.is_not(None), delivery.c.detail.startswith(NEVER_COMMITTED)),
     )
     is_wanted = or_(
         delivery.c.state == DeliveryState.GIVEN_UP,
