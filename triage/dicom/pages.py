@@ -250,8 +250,8 @@ def _finding_row(draw: ImageDraw.ImageDraw, result: Result, label: str, y: int) 
     tick = left + (right - left) * finding.threshold
     draw.line((tick, top - 6, tick, bottom + 6), TEXT, 3)
     write(draw, (right + 100, y), wording.percent(finding.p), Pen(28, colour, anchor="rm"))
-    verdict = "present" if finding.present else "absent"
-    text = f"{verdict} · threshold {wording.percent(finding.threshold)}"
+    side = "above" if finding.present else "below"  # never "absent": that is for a reader to say
+    text = f"{side} threshold {wording.percent(finding.threshold)}"
     write(draw, (WIDTH_PX - MARGIN_PX, y), text, Pen(24, TEXT if finding.present else MUTED, anchor="rm"))
 
 
