@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import LIMIT_S, Manners, Pacs, echoscu, free_port, orthanc, storescu, wait_until
+from peers import LIMIT_S, Committing, Manners, Pacs, echoscu, free_port, orthanc, storescu, wait_until
 from pydicom import dcmread
 
+from triage.config import load_config
+from triage.service import Service
 from triage.store import queries
 from triage.store.db import open_database
 
@@ -246,6 +248,30 @@ def test_a_destination_that_is_down_delays_nothing_else_and_gets_all_in_the_end(
             wait_until(lambda: node.delivery_states() == {"accepted"}, "all states")
     for pacs in (up, moody, down):
         assert sorted(str(dcmread(p).SOPInstanceUID) for p in pacs.stored) == uids
+
+
+def test_a_result_waits_for_no_tick(
+    tmp_path: Path, sensitive_pack: Path, phantom_files: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From result to acceptance to commitment each step wakes the next; only completion is found by the clock."""
+    tick_s = 8.0
+    monkeypatch.setattr("triage.service.TICK_S", tick_s)
+    with Pacs(tmp_path / "pacs", Manners("PACS", committing=Committing("same"))) as pacs:
+        service = Service(load_config(write_config(tmp_path / "node", sensitive_pack, 0, [("PACS", pacs.port)])))
+        service.start()
+        try:
+            assert storescu(service.address[1], phantom_files()).returncode == 0
+            wait_until(lambda: pending(service) == {"committed"}, "commitment", RESULT_LIMIT_S)
+            details = queries.show(service.db, 1)
+        finally:
+            service.stop()
+    finished_at = details["analyses"][0]["finished_at"]
+    for delivery in (d for o in details["objects"] for d in o["deliveries"]):
+        assert delivery["committed_at"] - finished_at < tick_s / 2
+
+
+def pending(service: Service) -> set[str]:
+    return {str(row.state) for row in queries.deliveries(service.db, ["pacs"], everything=True)}
 
 
 KILLED_AT = ("received", "acknowledged", "analysed", "delivered")
