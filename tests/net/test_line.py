@@ -11,6 +11,7 @@ from triage.net.line import associate
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # pynetdicom's thread dies of it
 def test_a_report_in_the_moment_of_the_release_holds_nobody_up(tmp_path: Path) -> None:
     """What pynetdicom's thread for an N-EVENT-REPORT leaves when it ends while the reactor waits."""
 
