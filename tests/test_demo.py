@@ -12,7 +12,7 @@ def test_the_demonstration_reaches_nothing_but_this_machine(tmp_path: Path) -> N
             "hl7": [{"name": "ris", "host": "ris.example", "port": 2575}],
             "fhir": [{"name": "fhir", "url": "https://fhir.example/r4"}],
             "webhooks": [{"name": "board", "url": "https://board.example/"}],
-            "mail": [{"name": "on-call", "host": "mail.example", "sender": "a@b.example", "recipients": ["c@d.example"]}],
+            "mail": [{"name": "on-call", "host": "m.example", "sender": "a@b.example", "recipients": ["c@d.example"]}],
         }
     )
     config = demo_config(base, tmp_path, 0, 1)

@@ -5,6 +5,7 @@
                                  SENT --delivery_untried, release--> as before
     ACCEPTED, COMMITTED --(commitment refused)--> FAILED, GIVEN_UP
     any --resend, resend_given_up--> QUEUED
+    a message of a superseded analysis, not accepted --take_due--> GIVEN_UP
 
 A destination has one sender. An object keeps its SOP Instance UID through every attempt. Nothing here sends.
 """
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, case, func, insert, select, update
+from sqlalchemy import Connection, Select, case, func, insert, select, update
 
-from triage.records import UNDER_WAY, DeliveryState, Outcome, Priority
+from triage.records import UNDER_WAY, DeliveryState, ObjectKind, Outcome, Priority
 from triage.store.db import Database
 from triage.store.routing import Situation
 from triage.store.schema import analysis, delivery, result_object
@@ -75,6 +76,9 @@ class Held:
     """Destinations that it has a delivery to."""
     situation: Situation
 
+
+WITHDRAWN = "not sent: a later analysis stands in its place"
+"""Detail of a message that was superseded before its receiver had it."""
 
 AS_BEFORE = case((delivery.c.attempts > 0, DeliveryState.FAILED.value), else_=DeliveryState.QUEUED.value)
 """What a delivery was before it became SENT."""
@@ -167,6 +171,9 @@ def due_deliveries(db: Database, destination: str, now: float, limit: int) -> li
 def take_due(db: Database, destination: str, now: float, limit: int) -> list[Delivery]:
     """Mark what is due to one destination as SENT, just before it is sent.
 
+    A message of an analysis that a later one has superseded is not sent any more: unlike objects in a PACS, which name
+    their predecessors, messages count by their order, and the last one must be the newest truth.
+
     Args:
         db: The database.
         destination: Name of the destination.
@@ -179,6 +186,7 @@ def take_due(db: Database, destination: str, now: float, limit: int) -> list[Del
     if not due_deliveries(db, destination, now, 1):  # asked twice a second: take no writer's turn for nothing
         return []
     with db.writing() as connection:
+        _withdraw_messages(connection, destination, now)
         due = [delivery_of(db, row) for row in connection.execute(_due(destination, now, limit))]
         connection.execute(
             update(delivery)
@@ -186,6 +194,24 @@ def take_due(db: Database, destination: str, now: float, limit: int) -> list[Del
             .values(state=DeliveryState.SENT, state_at=now)
         )
     return due
+
+
+def _withdraw_messages(connection: Connection, destination: str, now: float) -> None:
+    """Give up the messages to one destination that are superseded; its sender has none on the way at this moment."""
+    superseded = (
+        select(result_object.c.id)
+        .join_from(result_object, analysis)
+        .where(result_object.c.kind == ObjectKind.MESSAGE, analysis.c.superseded_by.is_not(None))
+    )
+    connection.execute(
+        update(delivery)
+        .where(
+            delivery.c.destination == destination,
+            delivery.c.state.in_(UNDER_WAY),
+            delivery.c.object_id.in_(superseded),
+        )
+        .values(state=DeliveryState.GIVEN_UP, state_at=now, next_attempt_at=now, detail=WITHDRAWN)
+    )
 
 
 def release(db: Database, now: float) -> int:

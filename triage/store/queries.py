@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, or_, select
 
 from triage.errors import StudyError
 from triage.records import ANY, UNDER_WAY, DeliveryState, Outcome, Priority, StudyState
@@ -201,14 +201,14 @@ def deliveries(db: Database, configured: Collection[str], everything: bool = Fal
         everything: Also those in order.
 
     Returns:
-        What is given up, failing, or accepted by a destination that has not committed to it.
+        What is given up and still stands, is failing, or is accepted by a destination that has not committed to it.
     """
     unproven = and_(
         delivery.c.state == DeliveryState.ACCEPTED,
         or_(delivery.c.commit_due_at.is_not(None), delivery.c.detail.startswith(NEVER_COMMITTED)),
     )
     is_wanted = or_(
-        delivery.c.state == DeliveryState.GIVEN_UP,
+        and_(delivery.c.state == DeliveryState.GIVEN_UP, analysis.c.superseded_by.is_(None)),
         delivery.c.state == DeliveryState.FAILED,
         and_(delivery.c.state == DeliveryState.QUEUED, delivery.c.destination.not_in(configured)),
         unproven,
@@ -254,7 +254,7 @@ def pending_deliveries(db: Database) -> int:
 
 
 def given_up_deliveries(db: Database) -> int:
-    """Count the deliveries that nobody tries any more.
+    """Count the deliveries that nobody tries any more, of analyses that nothing has superseded.
 
     Args:
         db: The database.
@@ -262,13 +262,14 @@ def given_up_deliveries(db: Database) -> int:
     Returns:
         How many, to all destinations.
     """
-    return _count(db, (DeliveryState.GIVEN_UP,))
+    return _count(db, (DeliveryState.GIVEN_UP,), analysis.c.superseded_by.is_(None))
 
 
-def _count(db: Database, states: Collection[DeliveryState]) -> int:
+def _count(db: Database, states: Collection[DeliveryState], *conditions: ColumnElement[bool]) -> int:
+    of_analysis = delivery.join(result_object).join(analysis)
     with db.reading() as connection:
         return connection.execute(
-            select(func.count()).select_from(delivery).where(delivery.c.state.in_(states))
+            select(func.count()).select_from(of_analysis).where(delivery.c.state.in_(states), *conditions)
         ).scalar_one()
 
 
