@@ -1,6 +1,7 @@
 """What scanners really send, and what the libraries make of it: each pitfall known, once through every object."""
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -228,18 +229,27 @@ def test_pitfall_13_documents_are_tied_to_each_of_their_orders(tmp_path: Path) -
         requests = []
         for i in (1, 2):
             request = Dataset()
-            request.AccessionNumber = f"ACC{i}"
             put("RequestedProcedureID", "SH", f"LONGER-THAN-SH-{i:04}")(request)
+            put("AccessionNumber", "SH", f"ACCESSION-TOO-LONG-{i}")(request)
             request.RequestedProcedureDescription = "CT hlavy natívne"
             requests.append(request)
         ds.RequestAttributesSequence, ds.AccessionNumber = requests, ""
-        ds.PlacerOrderNumberImagingServiceRequest = "P" * 20
+        put("PlacerOrderNumberImagingServiceRequest", "LO", "P" * 70)(ds)
 
-    read = through_bytes(tmp_path, orders)
-    for kind in (ObjectKind.REPORT, ObjectKind.REGIONS, ObjectKind.KEY_OBJECT):
+    objects = build_all(ct_series(tmp_path / "ct", orders))
+    files = write_objects(objects, tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is read; what builds and writes must not warn
+        read = {o.kind: dcmread(p) for o, p in zip(objects, files, strict=True)}
+        documents = [read[kind] for kind in (ObjectKind.REPORT, ObjectKind.REGIONS, ObjectKind.KEY_OBJECT)]
+        # Values are decoded when they are first looked at
+        told = [list(ds.ReferencedRequestSequence[i].iterall()) for ds in documents for i in (0, 1)]
+    assert len(told) == 6
+    for ds in documents:
         tied = [(r.AccessionNumber, r.RequestedProcedureID, r.RequestedProcedureDescription,
-                 r.PlacerOrderNumberImagingServiceRequest) for r in read[kind].ReferencedRequestSequence]  # fmt: skip
-        assert tied == [(f"ACC{i}", f"LONGER-THAN-SH-{i:04}", "CT hlavy natívne", "P" * 20) for i in (1, 2)]
+                 r.PlacerOrderNumberImagingServiceRequest) for r in ds.ReferencedRequestSequence]  # fmt: skip
+        assert tied == [(f"ACCESSION-TOO-LONG-{i}", f"LONGER-THAN-SH-{i:04}", "CT hlavy natívne", "P" * 70)
+                        for i in (1, 2)]  # fmt: skip
 
 
 def test_pitfall_14_nothing_shadows_the_library_that_gdcm_imports() -> None:

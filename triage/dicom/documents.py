@@ -196,16 +196,20 @@ def requested_procedures(source: Dataset) -> list[Dataset] | None:
     """
     items = []
     for request in source.get("RequestAttributesSequence") or [Dataset()]:
-        accession = source.get("AccessionNumber") or request.get("AccessionNumber")
-        if not (accession or request.get("RequestedProcedureID")):
+        accession = source if source.get("AccessionNumber") else request
+        if not (accession.get("AccessionNumber") or request.get("RequestedProcedureID")):
             continue
         item = Dataset()
         item.StudyInstanceUID, item.ReferencedStudySequence = source.StudyInstanceUID, []
-        item.AccessionNumber = accession or None
-        for keyword in ("PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest"):
-            setattr(item, keyword, source.get(keyword))
-        item.RequestedProcedureID = request.get("RequestedProcedureID")
-        item.RequestedProcedureDescription = request.get("RequestedProcedureDescription")
         item.RequestedProcedureCodeSequence = request.get("RequestedProcedureCodeSequence") or []
+        for keyword, holder in (
+            ("AccessionNumber", accession), ("PlacerOrderNumberImagingServiceRequest", source),
+            ("FillerOrderNumberImagingServiceRequest", source), ("RequestedProcedureID", request),
+            ("RequestedProcedureDescription", request),
+        ):  # fmt: skip
+            if keyword in holder:
+                item.add(holder[keyword])  # the element itself: set anew, an over-long number would be warned of
+            else:
+                setattr(item, keyword, None)
         items.append(item)
     return items or None
