@@ -108,7 +108,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # a stopped peer's thread dies of it
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # threads of stopped peers
 def test_no_faulty_destination_delays_another_and_all_get_everything_once(
     bench: Bench, phantom_files: Phantom, tmp_path: Path
 ) -> None:
