@@ -12,7 +12,7 @@ from triage.cli import main
 from triage.config import Config
 from triage.delivery_cli import advice
 from triage.records import DeliveryState, Outcome
-from triage.store import commitment, outbox, queries
+from triage.store import analysis, commitment, outbox, queries
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -160,13 +160,27 @@ def test_show_says_where_each_object_stands(run: Run, bench: Bench) -> None:
     none = commitment.NotAsked(queries.NO_COMMITMENT, None)
     commitment.commitment_not_asked(bench.db, "2.25.2", none)
     text = run("show", "1")[1]
-    (of_report,) = [line for line in text.splitlines() if "│ report" in line]
-    (of_capture,) = [line for line in text.splitlines() if "│ capture" in line]
+    lines = text[text.index("objects and where they stand:") :].splitlines()
+    assert lines[1] == "  analysis 1 -> pacs: report"
+    assert lines[3] == "  analysis 1 -> pacs: capture"
+    of_report, of_capture = lines[2], lines[4]
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(NOW))
     later = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(NOW + 1))
-    assert all(part in of_report for part in ("pacs", "committed", at, later))
-    assert all(part in of_capture for part in ("pacs", "accepted", at, queries.NO_COMMITMENT))
+    assert all(part in of_report for part in (f"committed {later}", f"accepted {at}"))
+    assert all(part in of_capture for part in (f"accepted {at}", queries.NO_COMMITMENT))
     assert later not in of_capture
+
+
+def test_show_tells_together_what_stands_alike_newest_first(run: Run, bench: Bench) -> None:
+    study_id = bench.analysed("1.2.3", NOW, make_result())
+    assert run("show", "1")[1].splitlines()[-2:] == ["  analysis 1 -> pacs: report, capture", "    queued"]
+    bench.deliver(NOW)
+    analysis.request_reanalysis(bench.db, study_id, NOW)
+    bench.finish(bench.claim(NOW + 1), make_result(Outcome.NEGATIVE, 0.1), NOW + 1, ())
+    lines = run("show", "1")[1].splitlines()
+    assert lines[-4:-2] == ["  analysis 2 -> nowhere: report", "    stays in node.data_dir"]
+    assert lines[-2] == "  analysis 1 -> pacs: report, capture"
+    assert lines[-1].startswith("    accepted ")
 
 
 CONFIG = Config.model_validate(

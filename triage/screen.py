@@ -1,14 +1,13 @@
 """What a person sees in the terminal: worklist, study details, results; prints, decides nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from triage.config import Config
 from triage.records import ANY, Priority, Result, SliceScore
@@ -139,30 +138,35 @@ def score_document(path: Path, score: SliceScore | None, reason: str) -> dict[st
 
 
 def print_details(console: Console, details: dict[str, Any]) -> None:
-    """Print everything the database holds on one study as an indented list; what was sent, as a table."""
+    """Print everything the database holds on one study as an indented list, what was sent at its end."""
     _print_value(console, {key: value for key, value in details.items() if key != "objects"}, 0)
     _print_objects(console, details["objects"])
 
 
 def _print_objects(console: Console, objects: Sequence[dict[str, Any]]) -> None:
-    table = Table(
-        *("run", "object", "destination", "state", "accepted", "committed", "failed attempts", "detail"),
-        title="Objects and where they stand",
-        title_justify="left",
-    )
-    for o in objects:
-        for d in o["deliveries"] or [{}]:
-            table.add_row(
-                str(o["run"]),
-                o["kind"],
-                d.get("destination", ""),
-                d.get("state", "goes nowhere"),
-                moment(d.get("accepted_at")),
-                moment(d.get("committed_at")),
-                str(d["attempts"]) if d else "",
-                Text(d.get("detail", "")),
-            )
-    console.print(table if objects else "No objects yet.")
+    """Objects and where they stand, newest analysis first; what stands alike is told together."""
+    console.print("objects and where they stand:" if objects else "No objects yet.", highlight=False)
+    groups: dict[tuple[int, str, str, int, str], list[tuple[str, dict[str, Any]]]] = {}
+    for o in sorted(objects, key=lambda o: -o["run"]):
+        for d in o["deliveries"] or [{"destination": "nowhere", "state": "stays in node.data_dir"}]:
+            key = (o["run"], d["destination"], d["state"], d.get("attempts", 0), d.get("detail", ""))
+            groups.setdefault(key, []).append((o["kind"], d))
+    for (run, destination, state, attempts, detail), members in groups.items():
+        title = f"  analysis {run} -> {destination}: {_counted(kind for kind, _ in members)}"
+        console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+        times = {
+            word: max((d[f"{word}_at"] for _, d in members if d.get(f"{word}_at")), default=None)
+            for word in ("committed", "accepted")
+        }
+        parts = [] if times.get(state) else [state]
+        parts += [f"{word} {moment(at)}" for word, at in times.items() if at]
+        parts += [f"{attempts} failed attempts"] if attempts else []
+        parts += [detail] if detail else []
+        console.print("    " + "; ".join(parts), markup=False, highlight=False, soft_wrap=True)
+
+
+def _counted(kinds: Iterable[str]) -> str:
+    return ", ".join(kind if n == 1 else f"{n} x {kind}" for kind, n in Counter(kinds).items())
 
 
 def print_deliveries(console: Console, advised: Sequence[tuple[DeliveryRow, str]]) -> None:
@@ -172,7 +176,7 @@ def print_deliveries(console: Console, advised: Sequence[tuple[DeliveryRow, str]
         key = (row.study_id, row.destination, row.state, row.attempts, row.detail, advice)
         groups.setdefault(key, []).append(row)
     for (study_id, destination, state, attempts, detail, advice), rows in groups.items():
-        kinds = ", ".join(kind if n == 1 else f"{n} x {kind}" for kind, n in Counter(r.kind for r in rows).items())
+        kinds = _counted(r.kind for r in rows)
         next_at = min((r.next_attempt_at for r in rows if r.next_attempt_at is not None), default=None)
         parts = [f"{state} since {moment(min(r.since for r in rows))}", f"{attempts} failed attempts"]
         parts += [f"next attempt {moment(next_at)}"] if next_at is not None else []
