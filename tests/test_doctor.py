@@ -126,6 +126,16 @@ def test_an_answer_on_a_new_association_goes_to_the_running_node(tmp_path: Path,
     assert found["commitment pacs"].is_ok
 
 
+def test_a_running_node_that_admits_others_only_is_found_running(tmp_path: Path, data_dir: Path) -> None:
+    config = make_config(
+        data_dir, free_port(), reception={"calling_aets": ["CT01", "CT02"], "called_aets": ["TRIAGE2"]}
+    )
+    with running_node(config, tmp_path / "spool"):
+        found = checks(config)
+    assert found["node"].is_ok, found["node"].text
+    assert "answers C-ECHO" in found["node"].text
+
+
 def test_a_destination_that_never_answers(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

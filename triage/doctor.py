@@ -125,14 +125,15 @@ def _device(config: Config) -> Check:
 
 
 def _call_node(config: Config) -> SendReport | None:
-    """C-ECHO to this very node; None where its port is not known."""
-    node = config.node
+    """C-ECHO to this very node, by the titles of one that it admits; None where its port is not known."""
+    node, reception = config.node, config.reception
     if node.port == 0:
         return None
+    called = (*reception.called_aets, node.ae_title)[0]
     peer = Destination(
-        name="node", ae_title=node.ae_title, host=_own_host(config), port=node.port, connect_timeout_s=3.0,
+        name="node", ae_title=called, host=_own_host(config), port=node.port, connect_timeout_s=3.0,
         response_timeout_s=5.0)  # fmt: skip
-    return scu.echo(node.ae_title, peer)
+    return scu.echo((*reception.calling_aets, node.ae_title)[0], peer)
 
 
 def _own_host(config: Config) -> str:
@@ -155,8 +156,8 @@ def _node(config: Config, report: SendReport | None) -> Check:
     return Check(
         "node",
         False,
-        f"something on {where} refuses C-ECHO as {title}: {report.detail}; is another "
-        "program on that port, or is the node's AE title not among reception.calling_aets?",
+        f"something on {where} refuses C-ECHO as {title}: {report.detail}; is another program on that port, or a "
+        "node that was started with other AE titles?",
     )
 
 
