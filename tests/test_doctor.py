@@ -130,6 +130,7 @@ def test_a_running_node_that_admits_others_only_is_found_running(tmp_path: Path,
     config = make_config(
         data_dir, free_port(), reception={"calling_aets": ["CT01", "CT02"], "called_aets": ["TRIAGE2"]}
     )
+    data_dir.mkdir()
     with running_node(config, tmp_path / "spool"):
         found = checks(config)
     assert found["node"].is_ok, found["node"].text
