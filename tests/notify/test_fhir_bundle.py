@@ -72,7 +72,7 @@ def test_every_resource_is_valid_by_itself_and_in_the_bundle(kind: str, outcomes
 
 
 def test_what_is_invalid_is_not_sent_and_the_error_quotes_nothing(facts: MakeFacts, volume: Volume) -> None:
-    infinite = Finding("any", float("inf"), 0.5, True, ())
+    infinite = Finding("any", 0.9, float("inf"), True, ())
     broken = facts(result=make_result(volume, findings=(infinite,)))
     with pytest.raises(StudyError, match=r"no valid FHIR bundle.*value") as error:
         build(SERVER, broken)
@@ -176,3 +176,9 @@ def test_a_task_is_never_put_back_or_lowered_but_raised(facts: MakeFacts, volume
     assert [t["priority"] for t in server.of("Task")] == ["urgent", "stat"]
     server.take(read(facts(result=negative(volume, run=4), supersedes=True)))
     assert [t["priority"] for t in server.of("Task")] == ["urgent", "stat"]
+
+
+def test_certainty_is_never_0_or_100(facts: MakeFacts, volume: Volume) -> None:
+    sure = [Finding(label, p, 0.5, p > 0.5, ()) for label, p in (("any", 0.99999), ("epidural", 0.00001))]
+    told = resources(read(facts(result=make_result(volume, findings=tuple(sure)))), "Observation")
+    assert [o["component"][0]["valueQuantity"]["value"] for o in told] == [99.9, 0.1]

@@ -2,7 +2,7 @@ import warnings
 
 import hl7
 import pytest
-from dicom.results_data import STUDY, not_analysed, set_to
+from dicom.results_data import STUDY, make_result, not_analysed, set_to
 from hl7apy.exceptions import ValidationError
 from hl7apy.parser import parse_message
 from notify.conftest import OUTCOMES, MakeFacts
@@ -11,6 +11,7 @@ from triage.config import Hl7Output
 from triage.notify.facts import Facts
 from triage.notify.hl7_message import control_id
 from triage.notify.outputs import build, message_uid
+from triage.records import Finding, Volume
 
 RIS = Hl7Output(
     name="ris", host="ris", port=2575, receiving_application="RIS", receiving_facility="HOSP", sending_facility="RAD")
@@ -173,3 +174,21 @@ def test_warnings_stand_in_every_message(outcomes: dict[str, Facts]) -> None:
 def test_a_correction_says_what_it_supersedes(outcomes: dict[str, Facts]) -> None:
     assert "Analysis 2 of this study; it supersedes the previous report" in notes(read(outcomes["superseding"]))
     assert "supersedes" not in notes(read(outcomes["negative"]))
+
+
+def test_a_value_that_would_order_a_deletion_is_left_out(facts: MakeFacts) -> None:
+    null = [set_to(k, '""') for k in ("PatientID", "PatientName", "AccessionNumber", "IssuerOfPatientID")]
+    assert '""' not in build(RIS, facts(*null)).decode("utf-8")
+
+
+def test_an_order_number_keeps_its_issuer(facts: MakeFacts) -> None:
+    numbers = [set_to(f"{who}OrderNumberImagingServiceRequest", f"{who[0]}1^R&D") for who in ("Placer", "Filler")]
+    message = read(facts(*numbers))
+    for segment in (message.segment("ORC"), message.segment("OBR")):
+        assert [str(segment[i]) for i in (2, 3)] == ["P1^R\\T\\D", "F1^R\\T\\D"]
+
+
+def test_certainty_is_never_0_or_100(facts: MakeFacts, volume: Volume) -> None:
+    sure = [Finding(label, p, 0.5, p > 0.5, ()) for label, p in (("any", 0.99999), ("epidural", 0.00001))]
+    rows = observations(read(facts(result=make_result(volume, findings=tuple(sure)))))
+    assert [r[5] for r in rows if r[2] == "NM"] == ["99.9", "0.1"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dicom.results_data import STUDY, not_analysed, set_to
+from dicom.results_data import STUDY, make_result, not_analysed, set_to
 from message_peers import (
     Certificate,
     HttpReceiver,
@@ -30,7 +30,7 @@ from triage.notify.attempts import NOT_SENT
 from triage.notify.facts import Facts
 from triage.notify.http_post import MAX_ANSWER_BYTES
 from triage.notify.outputs import build, message_uid, send
-from triage.records import SendOutcome
+from triage.records import Finding, SendOutcome, Volume
 
 ACCEPTED, REFUSED, UNREACHABLE = SendOutcome.ACCEPTED, SendOutcome.REFUSED, SendOutcome.UNREACHABLE
 
@@ -143,6 +143,12 @@ IDENTIFYING = {
     "PlacerOrderNumberImagingServiceRequest": "PLACER-7", "FillerOrderNumberImagingServiceRequest": "FILLER-8",
     "ReferringPhysicianName": "Doctor^Who", "StudyDate": "20230317", "StudyTime": "031415",
 }  # fmt: skip
+
+
+def test_certainty_is_never_0_or_100(facts: MakeFacts, volume: Volume) -> None:
+    sure = tuple(Finding(label, p, 0.5, p > 0.5, ()) for label, p in (("any", 0.99999), ("epidural", 0.00001)))
+    message = json.loads(build(hook("http://h"), facts(result=make_result(volume, findings=sure))))
+    assert [f["percent"] for f in message["findings"]] == [99.9, 0.1]
 
 
 @pytest.mark.parametrize("is_analysed", [True, False])

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from triage.dicom import wording
+from triage.dicom.documents import certainty
 from triage.dicom.identity import StudyIdentity
-from triage.records import Outcome, Priority, Result
+from triage.records import Finding, Outcome, Priority, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,21 @@ class Facts:
         """Outcome, warnings and which analysis this is, in words; may quote series numbers and technical reasons."""
         run = wording.run_remark(self.result, self.supersedes)
         return (*wording.outcome_remarks(self.result), *self.warnings, *((run,) if run else ()))
+
+
+def certainty_percent(finding: Finding) -> float:
+    """Say how sure the model is of a finding, as the report does.
+
+    Args:
+        finding: One label of a study.
+
+    Returns:
+        Percent, to one decimal and never 0 or 100.
+
+    Raises:
+        StudyError: The probability is no number from 0 to 1.
+    """
+    return float(certainty(finding).value)
 
 
 def facts_of(result: Result, identity: StudyIdentity, study_id: int, node_name: str, supersedes: bool) -> Facts:

@@ -19,7 +19,7 @@ from triage.dicom import codes, wording
 from triage.dicom.equipment import MANUFACTURER, MODEL_NAME
 from triage.dicom.uids import device_uid, result_uid
 from triage.errors import StudyError
-from triage.notify.facts import Facts
+from triage.notify.facts import Facts, certainty_percent
 from triage.records import ANY, LABELS, Outcome, Priority
 
 Json = dict[str, Any]
@@ -146,8 +146,8 @@ def _answer(facts: Facts, label: str) -> Json:
         "status": "preliminary",
         "valueCodeableConcept": _coded(codes.PRESENT if finding.present else codes.ABSENT),
         "component": [
-            {"code": _coded(codes.CERTAINTY), "valueQuantity": _percent(finding.p)},
-            {"code": {"text": "Threshold"}, "valueQuantity": _percent(finding.threshold)},
+            {"code": _coded(codes.CERTAINTY), "valueQuantity": _percent(certainty_percent(finding))},
+            {"code": {"text": "Threshold"}, "valueQuantity": _percent(round(100 * float(finding.threshold), 1))},
         ],
     }
     if finding.present:
@@ -262,8 +262,8 @@ def _interpretation(facts: Facts) -> Json:
     return _concept(f"{TERMINOLOGY}/v3-ObservationInterpretation", facts.abnormal_flag, display)
 
 
-def _percent(p: float) -> Json:
-    return {"value": round(100 * float(p), 1), "unit": "%", "system": SYSTEMS["UCUM"], "code": "%"}
+def _percent(value: float) -> Json:
+    return {"value": value, "unit": "%", "system": SYSTEMS["UCUM"], "code": "%"}
 
 
 def _instant(facts: Facts) -> str:

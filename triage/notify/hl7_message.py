@@ -16,7 +16,7 @@ import triage
 from triage.dicom import codes, wording
 from triage.dicom.equipment import MODEL_NAME
 from triage.dicom.uids import device_uid
-from triage.notify.facts import Facts
+from triage.notify.facts import Facts, certainty_percent
 from triage.records import ANY, LABELS, Finding, Outcome
 
 Components = tuple[str, ...]
@@ -41,6 +41,12 @@ NAME_REPRESENTATIONS = ("A", "I", "P")
 
 NO_NAME = ("", "", "", "", "", "", "U")
 """XPN whose type is "unspecified" (HL7 table 0200): PID-5 must be there, and images may name nobody."""
+
+NULL = '""'
+"""Says "delete what you have" (2.6); images hold it where a gateway copied it from an order."""
+
+ISSUED_NUMBER_LENGTH = 4
+"""Components of an EI (2.A.28)."""
 
 CONTROL_ID_LENGTH = 20
 """MSH-10 (2.14.9.10)."""
@@ -85,7 +91,8 @@ def _patient(message: hl7.Message, facts: Facts) -> hl7.Segment:
     who = facts.identity
     # PID-3 must be there (3.4.2.3): images without an ID get one of ours, of unspecified type, that no patient has
     ours = (f"study-{facts.study_id}", "", "", f"{SENDING_APPLICATION} {facts.node_name}", "U")
-    identifier = (who.patient_id, "", "", who.issuer_of_patient_id, "MR") if who.patient_id else ours
+    patient_id = _present(who.patient_id)
+    identifier = (patient_id, "", "", who.issuer_of_patient_id, "MR") if patient_id else ours
     return _segment(message, "PID", {
         1: "1", 3: identifier, 5: _names(who.patient_name), 7: who.birth_date,
         8: who.sex if who.sex in ("M", "F", "O") else ""})  # fmt: skip
@@ -104,18 +111,29 @@ def _names(name: str) -> list[Components]:
 def _order(message: hl7.Message, facts: Facts) -> list[hl7.Segment]:
     """ORC and OBR: which order this answers; RE, for SC could change the order's own status."""
     who = facts.identity
-    filler: Value = who.filler_order_number or who.accession_number
-    if not (filler or who.placer_order_number):
+    placer = _issued_number(who.placer_order_number)
+    filler = _issued_number(who.filler_order_number) or _present(who.accession_number)
+    if not (filler or placer):
         filler = ("", "", who.study_uid, "ISO")  # one of the two must be there (7.4.1.2)
     studied = who.study_date + re.sub(r"\..*", "", who.study_time) if who.study_date else ""
     # 18 and 19: where IHE RAD-4 has accession number and requested procedure
     return [
-        _segment(message, "ORC", {1: "RE", 2: who.placer_order_number, 3: filler}),
+        _segment(message, "ORC", {1: "RE", 2: placer, 3: filler}),
         _segment(message, "OBR", {
-            1: "1", 2: who.placer_order_number, 3: filler, 4: _code(codes.CT_HEAD), 7: studied or _time(facts.started),
+            1: "1", 2: placer, 3: filler, 4: _code(codes.CT_HEAD), 7: studied or _time(facts.started),
             18: who.accession_number, 19: who.requested_procedure_id, 22: _time(facts.finished), 24: "RAD",
             25: "P"}),
     ]  # fmt: skip
+
+
+def _issued_number(text: str) -> Value:
+    """EI of an order number, which may hold its issuer, as in the order itself (IHE RAD TF-2 appendix B)."""
+    components = tuple(_present(text).split("^", ISSUED_NUMBER_LENGTH - 1))
+    return components if any(components) else ""
+
+
+def _present(text: str) -> str:
+    return "" if text == NULL else text
 
 
 def _observations(message: hl7.Message, facts: Facts) -> list[list[hl7.Segment]]:
@@ -148,8 +166,8 @@ def _finding(facts: Facts, finding: Finding) -> list[tuple[dict[int, Value], tup
     limit = f"{wording.NAMES[finding.label]}: threshold {100 * finding.threshold:.1f} %"
     rows: list[tuple[dict[int, Value], tuple[str, ...]]] = [
         ({2: "CWE", 3: _label_code(finding.label), 4: sub_id, 5: _code(presence), 8: flag}, ()),
-        ({2: "NM", 3: _code(codes.CERTAINTY), 4: sub_id, 5: f"{100 * finding.p:.1f}", 6: ("%", "percent", "UCUM")},
-         (limit,)),
+        ({2: "NM", 3: _code(codes.CERTAINTY), 4: sub_id, 5: f"{certainty_percent(finding):.1f}",
+          6: ("%", "percent", "UCUM")}, (limit,)),
     ]  # fmt: skip
     if site is not None:
         rows.append(({2: "CWE", 3: FINDING_SITE, 4: sub_id, 5: _code(site)}, ()))
@@ -188,9 +206,10 @@ def _segment(message: hl7.Message, name: str, fields: Mapping[int, Value]) -> hl
 
 
 def _trimmed(components: Sequence[str]) -> Sequence[str]:
-    """Without empty components at the end."""
-    n = max((i for i, text in enumerate(components, 1) if text), default=0)
-    return components[:n]
+    """Without nulls, and without empty components at the end."""
+    present = [_present(text) for text in components]
+    n = max((i for i, text in enumerate(present, 1) if text), default=0)
+    return present[:n]
 
 
 def _escape(message: hl7.Message, text: str, is_formatted: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from triage.config import WebhookOutput
 from triage.dicom import wording
 from triage.notify.attempts import accepted, refused
-from triage.notify.facts import Facts
+from triage.notify.facts import Facts, certainty_percent
 from triage.notify.http_post import Answer, Dialect, post_all, status_detail
 from triage.records import SendReport
 
@@ -28,6 +28,9 @@ def build_json(facts: Facts, uid: str, identifiers: bool) -> bytes:
 
     Returns:
         UTF-8 JSON, keys in a fixed order.
+
+    Raises:
+        StudyError: A probability is no number from 0 to 1.
     """
     result = facts.result
     message: dict[str, Any] = {
@@ -46,7 +49,7 @@ def build_json(facts: Facts, uid: str, identifiers: bool) -> bytes:
                 "label": f.label,
                 "name": wording.NAMES[f.label],
                 "present": f.present,
-                "percent": round(100 * float(f.p), 1),
+                "percent": certainty_percent(f),
                 "threshold_percent": round(100 * float(f.threshold), 1),
             }
             for f in result.findings
