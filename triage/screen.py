@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from triage.config import Config
@@ -54,8 +55,8 @@ def print_worklist(console: Console, rows: Sequence[WorklistRow]) -> None:
             percent(row.p_any),
             ", ".join(row.subtypes),
             duration(row.waiting_s),
-            state,
-            row.accession_number,
+            escape(state),
+            escape(row.accession_number),
             str(row.study_id),
             style=STYLES.get(row.priority, ""),
         )
@@ -67,9 +68,8 @@ def print_worklist(console: Console, rows: Sequence[WorklistRow]) -> None:
 
 def print_result(console: Console, result: Result) -> None:
     """Print one result with the verdict on each series."""
-    console.print(
-        f"[bold]{result.outcome}[/bold]  priority {result.priority}" + (f"  {result.reason}" if result.reason else "")
-    )
+    reason = f"  {escape(result.reason)}" if result.reason else ""
+    console.print(f"[bold]{result.outcome}[/bold]  priority {result.priority}{reason}")
     if result.findings:
         table = Table("finding", "probability", "threshold", "present", "key slices")
         for f in result.findings:
