@@ -79,8 +79,14 @@ def test_a_configuration_cannot_be_changed() -> None:
         ({"destinations": [PACS], "hl7": [{"name": "pacs", "host": "h", "port": 1}]}, "the name 'pacs' is used twice"),
         ({"hl7": [{"name": "r", "host": "h", "port": 1, "receiving_application": "a|b"}]}, "hl7.0.receiving_applica"),
         ({"fhir": [{"name": "f", "url": "ftp://x"}]}, "fhir.0.url: "),
+        ({"fhir": [{"name": "f", "url": "http:///r4"}]}, "fhir.0.url: no host, or no port"),
+        ({"fhir": [{"name": "f", "url": "http://h:65536/"}]}, "fhir.0.url: no host, or no port"),
+        ({"fhir": [{"name": "f", "url": "http://[::1/"}]}, "fhir.0.url: no host, or no port"),
         ({"mail": [MAIL | {"recipients": []}]}, "mail.0.recipients: "),
         ({"mail": [MAIL | {"sender": "nobody"}]}, "mail.0.sender: "),
+        ({"mail": [MAIL | {"recipients": ["a@b.c, d@e.f"]}]}, "mail.0.recipients.0: "),
+        ({"mail": [MAIL | {"recipients": ["a@b.c,d@e.f"]}]}, "mail.0.recipients.0: "),
+        ({"mail": [MAIL | {"recipients": ["a,d@e.f"]}]}, "mail.0.recipients.0: "),
         ({"mail": [MAIL | {"user": "u"}]}, "mail.0: user and password_file go together"),
         ({"mail": [MAIL | {"user": "u", "password_file": "p"}]}, "mail.0: a password is not sent over an open line"),
         ({"destinations": [PACS, PACS]}, "'pacs' is used twice"),
@@ -92,6 +98,13 @@ def test_a_wrong_value_is_named_in_one_line(values: dict[str, Any], expected: st
         parse_config(values, Path("/"))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_address_that_may_hold_a_secret_is_not_quoted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"webhooks": [{"name": "w", "url": "ftp://user:secret@h/?key=secret"}]}, Path("/"))
+    assert "webhooks.0.url: " in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_no_file_and_no_toml_are_told(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ Relative paths are relative to the folder of the configuration file.
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from triage.errors import ConfigError
 
@@ -21,11 +22,14 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 Seconds = Annotated[float, Field(gt=0)]
 
-MailAddress = Annotated[str, StringConstraints(pattern=r"^[^@\s<>]+@[^@\s<>]+$")]
-
+MailAddress = Annotated[str, StringConstraints(pattern=r'^[^@\s<>()",:;\\]+@[^@\s<>()",;\\]+$')]
+"""One address alone, without the characters that mean something in a list of them (RFC 5322 3.4)."""
 
 MESSAGE_SECTIONS = ("hl7", "fhir", "webhooks", "mail")
 """Sections of outputs that are no DICOM peers."""
+
+SECRETIVE = ".url"
+"""End of the keys whose values may hold a password or a key, and so are not quoted."""
 
 
 class Section(BaseModel):
@@ -166,6 +170,18 @@ class HttpOutput(Output):
     token_file: Path | None = Field(default=None, strict=False)
     """Holds a bearer token; read at each attempt, so that it may be renewed."""
     ca_file: Path | None = Field(default=None, strict=False)
+
+    @field_validator("url")
+    @classmethod
+    def _is_whole(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            is_whole = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            raise ValueError("no host, or no port from 1 to 65535; correct it")
+        return url
 
 
 class FhirOutput(HttpOutput):
@@ -337,6 +353,7 @@ def _one_line(error: ValidationError) -> str:
     elif not key:
         text = first["msg"].removeprefix("Value error, ")
     else:
-        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r}); correct it"
+        is_quotable = not (isinstance(first["input"], dict) or key.endswith(SECRETIVE))
+        got = f" (got {first['input']!r}); correct it" if is_quotable else ""
         text = f"{key}: {first['msg'].removeprefix('Value error, ')}{got}"
     return text + (f" ({len(rest)} more)" if rest else "")
