@@ -297,3 +297,17 @@ def test_a_token_that_cannot_be_read(data_dir: Path) -> None:
     assert "token_file" in check.text
 
 
+def test_a_host_name_that_can_be_none_stops_no_other_check(data_dir: Path) -> None:
+    bad, good = {"name": "bad", "url": f"http://{64 * 'a'}.b/"}, message_sections(free_port())["webhooks"]
+    found = checks(make_config(data_dir, fhir=[bad], webhooks=[good]))
+    assert not found["output bad"].is_ok
+    assert "no connection to" in found["output bad"].text
+    assert "output out" in found
+
+
+def test_starttls_is_not_said_to_be_tried(data_dir: Path) -> None:
+    with Ear() as ear:
+        section = {**message_sections(ear.port)["mail"], "security": "starttls"}
+        check = checks(make_config(data_dir, mail=[section]))["output out"]
+    assert check.is_ok
+    assert "STARTTLS and login are tried with the first mail" in check.text

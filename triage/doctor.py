@@ -301,6 +301,8 @@ def _message_output(output: MessageOutput) -> Check:
     except DeliveryError as e:
         return Check(name, False, f"{e}; check address, firewall and that the receiver is up")
     how = "over TLS, its certificate is trusted" if is_tls else "without TLS"
+    if isinstance(output, MailOutput) and output.security == "starttls":
+        how = "(STARTTLS and login are tried with the first mail)"
     return Check(name, True, f"{host}:{port} is connected {how}; no message was sent")
 
 
@@ -328,5 +330,5 @@ def _connect(output: MessageOutput, host: str, port: int, *, is_tls: bool) -> No
             if context is not None:
                 connection.settimeout(output.response_timeout_s)
                 context.wrap_socket(connection, server_hostname=host).close()
-    except OSError as e:
+    except (OSError, UnicodeError) as e:  # UnicodeError: a host name that can be none
         raise no_connection(host, port, e) from e
