@@ -252,6 +252,24 @@ def test_pitfall_13_documents_are_tied_to_each_of_their_orders(tmp_path: Path) -
                         for i in (1, 2)]  # fmt: skip
 
 
+def test_pitfall_13_one_of_several_orders_keeps_its_own_accession_number(tmp_path: Path) -> None:
+    """The images' number is that of one order; alone, it counts more than what the order's item says."""
+
+    def orders(*numbers: str) -> Change:
+        def change(ds: Dataset) -> None:
+            ds.RequestAttributesSequence = [Dataset() for _ in numbers]
+            for i, (request, number) in enumerate(zip(ds.RequestAttributesSequence, numbers, strict=True)):
+                request.AccessionNumber, request.RequestedProcedureID = number, f"RP{i}"
+
+        return change
+
+    for case, (numbers, tied) in enumerate([
+        (("ACC0001", "ACC0002", ""), ["ACC0001", "ACC0002", "ACC0001"]), (("STALE",), ["ACC0001"]),
+    ]):  # fmt: skip
+        report = build_all(ct_series(tmp_path / str(case), orders(*numbers)))[0].dataset
+        assert [item.AccessionNumber for item in report.ReferencedRequestSequence] == tied
+
+
 def test_pitfall_14_nothing_shadows_the_library_that_gdcm_imports() -> None:
     """A folder or module `dl` beside a program breaks `import gdcm`, and with it decoding."""
     root = Path(__file__).parents[2]

@@ -193,10 +193,13 @@ def requested_procedures(source: Dataset) -> list[Dataset] | None:
 
     Returns:
         One item for each order that the images name: one examination may answer several. None where they name none.
+        Of several, each keeps its own accession number; a single one has the images', which archives correct.
     """
     items = []
-    for request in source.get("RequestAttributesSequence") or [Dataset()]:
-        accession = source if source.get("AccessionNumber") else request
+    requests = source.get("RequestAttributesSequence") or [Dataset()]
+    for request in requests:
+        is_own = not source.get("AccessionNumber") or (len(requests) > 1 and request.get("AccessionNumber"))
+        accession = request if is_own else source
         if not (accession.get("AccessionNumber") or request.get("RequestedProcedureID")):
             continue
         item = Dataset()
