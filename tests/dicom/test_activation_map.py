@@ -13,6 +13,7 @@ from dicom.results_data import (
     make_result,
     make_volume,
     negative,
+    set_to,
 )
 from pydicom import Dataset, dcmread, dcmwrite
 
@@ -90,6 +91,12 @@ def test_none_where_slices_have_no_place_in_the_patient(tmp_path: Path, keyword:
     result, evidence, sources = case(ct_series(tmp_path / "ct"))
     for ds in evidence:
         del ds[keyword]
+    assert build_activation_map(result, evidence, sources, NODE) is None
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("SliceThickness", "0"), ("PixelSpacing", ["0", "0.5"])])
+def test_none_where_slices_have_no_size(tmp_path: Path, keyword: str, value: Any) -> None:
+    result, evidence, sources = case(ct_series(tmp_path / "ct", set_to(keyword, value)))
     assert build_activation_map(result, evidence, sources, NODE) is None
 
 

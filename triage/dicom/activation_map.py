@@ -11,7 +11,6 @@ from triage.dicom.documents import CT_IMAGE, object_uid, stand_ins
 from triage.dicom.equipment import MANUFACTURER, MODEL_NAME, NodeIdentity, analysis_times, stamp
 from triage.dicom.evidence import copy_patient_and_study
 from triage.dicom.sources import Sources
-from triage.dicom.uids import result_uid
 from triage.records import ANY, ActivationMap, Outcome, Result
 
 SERIES_NUMBER = 9006
@@ -65,8 +64,7 @@ def build_activation_map(
         content_description=wording.series_description(SERIES_NAME, result.model),
         series_description=wording.series_description(SERIES_NAME, result.model),
     )  # fmt: skip
-    _settle(ds, result_uid(result.study_uid, result.series_uid or "", result.model.sha256, result.run,
-                           f"{node.node_name}/activation-dimensions"))  # fmt: skip
+    _settle(ds, object_uid(result, node, "activation-dimensions"))
     copy_patient_and_study(source, ds)
     stamp(ds, result.model, node, analysis_times(result, source), source)
     return ds
@@ -83,6 +81,8 @@ def _frames(
     for index in sorted(finding.key_slices) if finding is not None else ():
         ds = by_uid[result.slice_scores[index].sop_instance_uid]
         if index not in maps or ds.SOPClassUID != CT_IMAGE or any(ds.get(k) in (None, "") for k in NEEDED):
+            continue
+        if not min(ds.SliceThickness, *ds.PixelSpacing) > 0:  # some scanners write 0 for a thickness
             continue
         if maps[index].values.shape != (ds.Rows, ds.Columns):
             continue
