@@ -21,11 +21,11 @@ from dicom.results_data import (
 )
 from pydicom import Dataset, dcmread, dcmwrite
 
-from triage.dicom.canvas import CONTOUR, HEIGHT_PX, WIDTH_PX
-from triage.dicom.capture import build_captures, key_slices
+from triage.dicom.canvas import CONTOUR, HEIGHT_PX, SMALL, WIDTH_PX, width_of
+from triage.dicom.capture import SCANNER_CLOCK, build_captures, key_slices
 from triage.dicom.equipment import IMPLEMENTATION_CLASS_UID, NodeIdentity
 from triage.dicom.evidence import load_evidence
-from triage.dicom.pages import EDGE_PX, MARKED_LEFT_PX, ONLY_LEFT_PX, PLAIN_LEFT_PX, TOP_PX
+from triage.dicom.pages import EDGE_PX, MARKED_LEFT_PX, ONLY_LEFT_PX, PLAIN_LEFT_PX, TIMES_PX, TOP_PX
 from triage.dicom.report import build_report
 from triage.dicom.sources import Arrival, Sources
 from triage.records import ANY, SUBTYPES, ActivationMap, Finding, Result, Volume
@@ -276,6 +276,14 @@ def test_the_summary_tells_the_time_line(tmp_path: Path) -> None:
     assert "Images: read from files" in untold.ImageComments
     assert "received" not in untold.ImageComments
     assert told.PixelData != untold.PixelData
+
+
+def test_a_scanner_that_tells_no_zone_is_not_given_the_nodes(tmp_path: Path) -> None:
+    paths = ct_series(tmp_path / "ct")
+    volume = make_volume(paths)
+    comments = build_captures(make_result(volume), load_evidence(paths), sources_of(volume), NODE)[0].ImageComments
+    assert f"{SCANNER_CLOCK}: 2024-01-05 10:15:00" in comments
+    assert width_of(SCANNER_CLOCK, SMALL) < TIMES_PX - 20, "it ends before the time begins"
 
 
 @pytest.mark.parametrize(("date", "time"), [("", ""), ("20240105", "")])

@@ -13,7 +13,7 @@ from dicom.results_data import (
     not_analysed,
     write_objects,
 )
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from triage.dicom.equipment import IMPLEMENTATION_CLASS_UID, NodeIdentity
@@ -86,6 +86,18 @@ def test_all_objects_are_of_one_study_one_maker_and_one_time(paths: list[Path], 
     series = {(o.kind, o.series_uid, int(o.dataset.SeriesNumber)) for o in objects}
     assert len(series) == len({o.kind for o in objects}) == len({n for *_, n in series}), "a series and number a kind"
     assert len({o.sop_instance_uid for o in objects}) == len(objects)
+
+
+def test_objects_agree_on_the_patient_where_the_images_do_not(tmp_path: Path) -> None:
+    """A correction that reached the scanner between two slices must not split the result."""
+
+    def correct(ds: Dataset) -> None:
+        if int(ds.InstanceNumber) > 3:
+            ds.PatientName, ds.StudyDescription, ds.AccessionNumber = "CORRECTED^Head", "CT HEAD", "ACC0002"
+
+    told = {(str(o.dataset.PatientName), o.dataset.StudyDescription, o.dataset.AccessionNumber)
+            for o in build_all(ct_series(tmp_path / "ct", correct))}  # fmt: skip
+    assert told == {("SYNTHETIC^Head", "CT HEAD WO CONTRAST", "ACC0001")}
 
 
 def test_the_same_analysis_makes_the_same_files(paths: list[Path], tmp_path: Path) -> None:

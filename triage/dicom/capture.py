@@ -10,6 +10,7 @@ from pydicom import Dataset
 import triage
 from triage.dicom import codes, wording
 from triage.dicom.contours import outlines
+from triage.dicom.documents import object_uid
 from triage.dicom.equipment import MODEL_NAME, NodeIdentity, Times, analysis_times, code_item, stamp
 from triage.dicom.evidence import copy_patient_and_study
 from triage.dicom.pages import (
@@ -26,7 +27,6 @@ from triage.dicom.pages import (
 )
 from triage.dicom.pictures import WINDOW_CENTER_HU, WINDOW_WIDTH_HU, head_box, orientation_letters
 from triage.dicom.sources import Arrival, Sources
-from triage.dicom.uids import result_uid
 from triage.records import ANY, ActivationMap, Outcome, Result, Volume
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -44,6 +44,9 @@ SERIES_NUMBER = 9002
 """The report is 9001."""
 
 SERIES_NAME = "AI ICH summary"
+
+SCANNER_CLOCK = "Acquired (scanner clock)"
+"""Of an acquisition time without a zone: the time line's is the node's, and the scanner's may be another one."""
 
 NAME_PART = 3
 """Shortest part of a patient's name that is looked for in the series description."""
@@ -87,6 +90,7 @@ def build_captures(
     is_multi_frame = node.capture_mode == "multiframe"
     captures = [_multi_frame(pages)] if is_multi_frame else [_single_frame(page) for page in pages]
     for number, capture in enumerate(captures, 1):
+        copy_patient_and_study(evidence[0], capture)
         _identify(capture, result, node, number)
         stamp(capture, result.model, node, times, evidence[0])
         capture.DateOfSecondaryCapture = times.finished.strftime("%Y%m%d")
@@ -131,11 +135,12 @@ def _timeline(times: Times, evidence: Sequence[Dataset], arrival: Arrival | None
     def at(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, times.started.tzinfo).strftime(TIME_FORMAT)
 
-    acquired = min(filter(None, map(_acquired, evidence)), default="not stated")
+    acquired = min(filter(None, map(_acquired, evidence)), default="")
+    when = SCANNER_CLOCK if acquired and "TimezoneOffsetFromUTC" not in evidence[0] else "Acquired"
     received = (
         (("First image received", at(arrival.first_at)), ("Last image received", at(arrival.last_at)))
         if arrival is not None else (("Images", "read from files"),))  # fmt: skip
-    return (("Acquired", acquired), *received, ("Analysis began", times.started.strftime(TIME_FORMAT)),
+    return ((when, acquired or "not stated"), *received, ("Analysis began", times.started.strftime(TIME_FORMAT)),
             ("Analysis ended", times.finished.strftime(TIME_FORMAT)))  # fmt: skip
 
 
@@ -195,7 +200,6 @@ def _multi_frame(pages: Sequence[_Page]) -> Dataset:
 def _capture(pixels: PixelArray, sources: Sequence[Dataset]) -> Dataset:
     """Image and Secondary Capture modules (PS3.3 C.7.6.1, C.7.6.3, C.8.6) of (rows, columns, 3) or a stack of such."""
     ds = Dataset()
-    copy_patient_and_study(sources[0], ds)
     ds.Modality, ds.ConversionType = "OT", "WSD"
     ds.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     ds.BodyPartExamined = "HEAD"  # else Laterality is asked for (type 2C)
@@ -237,12 +241,10 @@ def _refer(ds: Dataset, sources: Sequence[Dataset]) -> None:
 
 
 def _identify(ds: Dataset, result: Result, node: NodeIdentity, number: int) -> None:
-    def uid(role: str) -> str:
-        return result_uid(result.study_uid, result.series_uid or "", result.model.sha256, result.run,
-                          f"{node.node_name}/{role}")  # fmt: skip
-
-    ds.SOPInstanceUID = uid(f"capture-{number}" if ds.SOPClassUID == SECONDARY_CAPTURE else "captures")
-    ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = uid("capture-series"), SERIES_NUMBER, number
+    role = f"capture-{number}" if ds.SOPClassUID == SECONDARY_CAPTURE else "captures"
+    ds.SOPInstanceUID = object_uid(result, node, role)
+    ds.SeriesInstanceUID = object_uid(result, node, "capture-series")
+    ds.SeriesNumber, ds.InstanceNumber = SERIES_NUMBER, number
     ds.SeriesDescription = wording.series_description(SERIES_NAME, result.model)
     what = "findings and key slices" if number == 1 else "key slice"
     ds.DerivationDescription = (

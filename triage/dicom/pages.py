@@ -68,6 +68,9 @@ BAR_PX = (300, 790)
 ROW_PX = 46
 """Height of a finding's row."""
 
+TIMES_PX = 290
+"""From the time line to the column of times."""
+
 SUMMARY_EDGE_PX = 404
 """Of the picture on the summary page."""
 
@@ -264,7 +267,7 @@ def _timeline(draw: ImageDraw.ImageDraw, view: View, y: int) -> int:
     for what, when in view.timeline:
         draw.ellipse((x - 5, y + half - 5, x + 5, y + half + 5), fill=MUTED)
         write(draw, (x + 20, y), what, Pen(SMALL, MUTED))
-        write(draw, (x + 290, y), when, Pen(SMALL, TEXT))
+        write(draw, (x + TIMES_PX, y), when, Pen(SMALL, TEXT))
         y += LINE_PX
     return y + 12
 
