@@ -76,6 +76,8 @@ def test_a_configuration_cannot_be_changed() -> None:
         ({"model": {"device": "gpu"}}, "model.device: "),
         ({"destinations": [{"name": "x"}]}, "destinations.0.ae_title: missing; add it (2 more)"),
         ({"destinations": [PACS | {"objects": ["picture"]}]}, "destinations.0.objects.0: "),
+        ({"destinations": [PACS | {"host": "pacs..hospital"}]}, "destinations.0.host: no host name (got 'pacs..hosp"),
+        ({"destinations": [PACS | {"host": 64 * "a"}]}, "destinations.0.host: no host name"),
         ({"destinations": [PACS], "hl7": [{"name": "pacs", "host": "h", "port": 1}]}, "the name 'pacs' is used twice"),
         ({"hl7": [{"name": "r", "host": "h", "port": 1, "receiving_application": "a|b"}]}, "hl7.0.receiving_applica"),
         ({"fhir": [{"name": "f", "url": "ftp://x"}]}, "fhir.0.url: "),

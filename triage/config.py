@@ -149,6 +149,15 @@ class Destination(Output):
     commitment_timeout_s: Seconds = 600.0
     """After it an unanswered request for commitment is repeated."""
 
+    @field_validator("host")
+    @classmethod
+    def _can_be_looked_up(cls, host: str) -> str:
+        try:
+            host.encode("idna")  # what the socket library does before it asks the name server
+        except UnicodeError:
+            raise ValueError("no host name") from None
+        return host
+
 
 class Hl7Output(Output):
     """A RIS or broker that takes HL7 v2.5.1 ORU^R01 over MLLP."""
