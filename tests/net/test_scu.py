@@ -202,6 +202,32 @@ def test_a_file_that_is_none_is_refused_and_the_others_go(tmp_path: Path, paths:
     assert "cannot be read" in reports[1].detail
 
 
+def test_a_damaged_file_is_refused_and_the_others_go(tmp_path: Path, paths: list[Path]) -> None:
+    """Whatever the bytes are: an error that left the sender would have the same object stop it for ever."""
+    whole = paths[1].read_bytes()
+    end = len(whole) - len(data_set(paths[1]))
+    damaged = [whole[:n] for n in range(128, end, 3)]
+    damaged += [whole[:n] + bytes([whole[n] ^ 0x55]) + whole[n + 1 :] for n in range(128, end, 5)]
+    files = [tmp_path / f"damaged{n}.dcm" for n in range(len(damaged))]
+    for path, content in zip(files, damaged, strict=True):
+        path.write_bytes(content)
+    with Pacs(tmp_path / "pacs") as pacs:
+        reports = scu.send("ICHTRIAGE", destination(pacs.port), [*files, paths[0]])
+        assert reports[-1].outcome is ACCEPTED
+    details = {r.detail for r in reports}
+    for what in ("error", "BytesLengthException", "a UID is none"):
+        assert f"the file cannot be read ({what})" in details
+
+
+def test_a_file_cut_off_is_refused_where_it_would_be_converted(tmp_path: Path, paths: list[Path]) -> None:
+    (tmp_path / "cut.dcm").write_bytes(paths[0].read_bytes()[:-514])  # in the length of the pixel data
+    only = [build_context(CTImageStorage, ImplicitVRLittleEndian)]
+    with Pacs(tmp_path / "pacs", Manners(contexts=only)) as pacs:
+        reports = scu.send("ICHTRIAGE", destination(pacs.port), [tmp_path / "cut.dcm", paths[0]])
+    assert outcomes(reports) == [REFUSED, ACCEPTED]
+    assert reports[0].detail == "cannot be sent (error)"
+
+
 # Unreachable
 
 

@@ -5,22 +5,20 @@ after a restart of this node: whoever is told of it looks the transaction up.
 """
 
 import logging
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence as DicomSequence
 from pynetdicom import build_context, evt
 
 from triage.config import Destination
 from triage.errors import TriageError
 from triage.net.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, UNCOMPRESSED
-from triage.net.library import UID_PATTERN
-from triage.net.line import Line, NoAssociation, NothingAccepted, associate, judge
+from triage.net.library import uid_in
+from triage.net.line import READ_FAULTS, Line, NoAssociation, NothingAccepted, associate, judge
 from triage.net.statuses import INVALID_ARGUMENT, NO_SUCH_EVENT_TYPE, PROCESSING_FAILURE, SUCCESS
 from triage.records import SendOutcome, SendReport
 
@@ -37,10 +35,6 @@ SAME_ASSOCIATION_S = 2.0
 
 NOT_SUPPORTED = (0x0118, 0x0122, 0x0211)
 """No such SOP class, SOP class not supported, unrecognized operation (PS3.7 C.5): some peers say it only then."""
-
-READ_FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError,
-               NotImplementedError, RecursionError, struct.error, InvalidDicomError)  # fmt: skip
-"""What pydicom raises on damaged bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +171,7 @@ def answer_of(event: Any) -> CommitmentAnswer | None:
         return None
     try:
         information = event.event_information
-        transaction_uid = _uid(information, "TransactionUID")
+        transaction_uid = uid_in(information, "TransactionUID")
         failed = {uid: _reason(item) for uid, item in _items(information, "FailedSOPSequence")}
         committed = [uid for uid, _ in _items(information, "ReferencedSOPSequence") if uid not in failed]
     except READ_FAULTS:
@@ -208,17 +202,8 @@ def _items(information: Dataset, keyword: str) -> Iterator[tuple[str, Dataset]]:
     """Items of a sequence that name an instance, with its UID."""
     sequence = information.get(keyword)
     for item in sequence if isinstance(sequence, DicomSequence) else ():
-        if uid := _uid(item, "ReferencedSOPInstanceUID"):
+        if uid := uid_in(item, "ReferencedSOPInstanceUID"):
             yield uid, item
-
-
-def _uid(ds: Dataset, keyword: str) -> str:
-    """A UID, or nothing: taken from the bytes as they came, for pydicom quotes a wrong one in a warning."""
-    if keyword not in ds:
-        return ""
-    value = ds.get_item(keyword).value
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return text if UID_PATTERN.fullmatch(text := text.strip(" \0")) else ""
 
 
 def _reason(item: Dataset) -> int:

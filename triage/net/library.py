@@ -8,6 +8,7 @@ import logging
 import re
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pynetdicom import AE, _config
 
 import triage
@@ -61,6 +62,23 @@ def application_entity(ae_title: str) -> Any:
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     return ae
+
+
+def uid_in(ds: Dataset, keyword: str) -> str:
+    """Read a UID from the bytes as they came, for pydicom quotes a wrong one in a warning.
+
+    Args:
+        ds: Has it, or not.
+        keyword: Of the element.
+
+    Returns:
+        The UID; empty where there is none, or what is none.
+    """
+    if keyword not in ds:
+        return ""
+    value = ds.get_item(keyword).value
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text if UID_PATTERN.fullmatch(text := text.strip(" \0")) else ""
 
 
 def _any_uid(_value: object) -> tuple[bool, str]:

@@ -5,6 +5,7 @@ get a time limit here.
 """
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext
 
@@ -27,8 +28,12 @@ from triage.records import SendOutcome, SendReport
 WARNINGS = (0x0001, 0x0107, 0x0116)
 """Warning statuses outside of 0xBxxx (PS3.7 C.4)."""
 
-FILE_FAULTS = (OSError, ValueError, AttributeError, InvalidDicomError)
-"""What reading a file that is none raises in pydicom and pynetdicom."""
+READ_FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError,
+               NotImplementedError, RecursionError, struct.error, InvalidDicomError, BytesLengthException)  # fmt: skip
+"""What pydicom raises on damaged bytes."""
+
+FILE_FAULTS = (OSError, *READ_FAULTS)
+"""What reading a file that is none, or a damaged one, raises in pydicom and pynetdicom."""
 
 Handlers = Sequence[tuple[Any, Callable[[Any], Any]]]
 """pynetdicom events and what handles them."""

@@ -11,6 +11,7 @@ from pynetdicom import build_context
 
 from triage.config import Destination
 from triage.net.contexts import VERIFICATION, Kind, proposed_contexts
+from triage.net.library import uid_in
 from triage.net.line import FILE_FAULTS, Line, NoAssociation, NothingAccepted, associate, judge
 from triage.records import SendOutcome, SendReport
 
@@ -73,10 +74,13 @@ def send(node_ae: str, destination: Destination, paths: Sequence[Path]) -> list[
 def _describe(path: Path) -> _Object | SendReport:
     try:
         meta = read_file_meta_info(path)
-        kind = Kind(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
-        return _Object(path, str(meta.MediaStorageSOPInstanceUID), kind)
+        uid = uid_in(meta, "MediaStorageSOPInstanceUID")
+        kind = Kind(uid_in(meta, "MediaStorageSOPClassUID"), uid_in(meta, "TransferSyntaxUID"))
     except FILE_FAULTS as e:
         return SendReport("", SendOutcome.REFUSED, detail=f"the file cannot be read ({type(e).__name__})")
+    if not (uid and kind.sop_class_uid and kind.transfer_syntax_uid):
+        return SendReport("", SendOutcome.REFUSED, detail="the file cannot be read (a UID is none)")
+    return _Object(path, uid, kind)
 
 
 def _send(node_ae: str, destination: Destination, objects: Sequence[_Object]) -> list[SendReport]:
