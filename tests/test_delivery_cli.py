@@ -114,7 +114,7 @@ def test_one_command_resends_all_that_was_given_up(run: Run, bench: Bench) -> No
     for study in ("1.2.3", "1.2.4"):
         bench.analysed(study, NOW, make_result(Outcome.NEGATIVE, 0.1))
     fail(bench, "unreachable: no connection to 127.0.0.1:104", over=True)
-    assert run("resend", "--given-up", "--to", "pictures")[1] == "nothing is given up\n"
+    assert run("resend", "--given-up", "--to", "pictures")[1].startswith("nothing is given up")
     code, text, _ = run("resend", "--given-up")
     assert (code, text) == (0, "2 deliveries queued; the running node sends them\n")
     assert {r["state"] for r in json.loads(run("deliveries", "--json", "--all")[1])} == {"queued"}
@@ -233,3 +233,33 @@ def test_advice_fits_the_state() -> None:
     superseded = row_of("unreachable: x", state=DeliveryState.GIVEN_UP, superseded=True)
     assert "nothing to do" in advice(superseded, CONFIG)
     assert "does not take the message" in advice(row_of("refused: AE", destination="ris", kind="message"), CONFIG)
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        "refused: token_file: the file cannot be read (No such file or directory)",
+        "refused: password_file: the file holds no secret of visible ASCII characters on one line",
+        "refused: ca_file: the file cannot be used (no certificate in PEM form)",
+        "refused: url: no address that can be used; correct it",
+    ],
+)
+def test_what_is_wrong_on_this_side_is_not_looked_for_on_the_other(detail: str) -> None:
+    text = advice(row_of(detail, destination="ris", kind="message"), CONFIG)
+    key = detail.split(": ")[1]
+    assert text.startswith(f"Mend {key} of the output ris in the configuration of this node")
+
+
+def test_a_certificate_that_is_not_trusted_is_no_matter_of_firewalls() -> None:
+    detail = "unreachable: h:2575: its certificate is not trusted (self-signed certificate); see ca_file"
+    text = advice(row_of(detail, destination="ris", kind="message"), CONFIG)
+    assert "ca_file" in text
+    assert "firewall" not in text
+
+
+def test_what_retention_deleted_is_not_called_sent(run: Run, bench: Bench) -> None:
+    bench.analysed("1.2.3", NOW, make_result(Outcome.NEGATIVE, 0.1))
+    for delivery in bench.take(NOW + 1e6, "pacs"):
+        outbox.delivery_failed(bench.db, delivery.id, outbox.Failure(None, "unreachable: x", None), NOW)
+        delivery.path.unlink()
+    assert "files" in run("resend", "--given-up")[1]

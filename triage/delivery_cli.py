@@ -1,6 +1,7 @@
 """The commands about what was sent: what has not arrived and why, and sending it again; decides nothing itself."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +20,11 @@ from triage.store.commitment import REFUSED
 
 OUT_OF_RESOURCES = 0xA7
 """First byte of the statuses by which a peer says so (PS3.4 B.2.3)."""
+
+NOTHING_GIVEN_UP = "nothing is given up of what still has its files and an output"
+
+OWN_KEY = re.compile(r"refused: ((?:token|password|ca)_file|url): ")
+"""Begins the detail of a message that this node could not send for a fault in its own configuration."""
 
 ToOption = Annotated[str | None, typer.Option("--to", help="One output only, by its name.")]
 
@@ -42,7 +48,7 @@ def resend(
     with open_node_database(config) as db:
         if study is None:
             n = resend_given_up(db, [o.name for o in meant], time.time())
-            print(f"{n} deliveries queued; the running node sends them" if n else "nothing is given up")
+            print(f"{n} deliveries queued; the running node sends them" if n else NOTHING_GIVEN_UP)
             return
         study_id = row_of(db, study)
         n = resend_study(db, meant, study_id, time.time())
@@ -104,8 +110,12 @@ def _failure_advice(row: queries.DeliveryRow, output: Destination | MessageOutpu
     detail, peer = row.detail, output.name
     if detail.startswith(REFUSED):
         return f"{peer} took it but says that it is not stored there: look for it in the log and quarantine there."
+    if found := OWN_KEY.match(detail):
+        return f"Mend {found[1]} of the output {peer} in the configuration of this node, or the file it names."
     if "cannot be read" in detail or "cannot be sent" in detail:
         return f"Its file is gone or damaged: `triage reanalyse {row.study_id}` makes it anew."
+    if "certificate is not trusted" in detail:
+        return f"Name the certificate of whoever issued {peer}'s as ca_file of the output: `triage doctor` tries it."
     if detail.startswith("unreachable"):
         return f"Check host, port and firewall, and that {peer} is up: `triage doctor` tries it."
     if not isinstance(output, Destination):
