@@ -110,6 +110,20 @@ def test_a_late_success_of_an_earlier_request_counts(bench: Bench) -> None:
     assert states(bench) == ["committed"]
 
 
+def test_a_late_success_from_before_the_object_was_lost_there_does_not(bench: Bench) -> None:
+    """It says nothing of what was sent since; the request made since then does."""
+    accepted(bench, Outcome.NEGATIVE)
+    ask(bench, "2.25.1")
+    ask(bench, "2.25.2", T0 + 700)
+    answer(bench, "2.25.2", {"1.2.3.96.1": NO_SUCH_INSTANCE}, T0 + 701)
+    bench.deliver(T0 + 800, asks_commitment=True)
+    assert answer(bench, "2.25.1", {"1.2.3.96.1": None}, T0 + 801) == commitment.Answered("pacs", 0, 0)
+    assert states(bench) == ["accepted"]
+    ask(bench, "2.25.3", T0 + 802)
+    answer(bench, "2.25.3", {"1.2.3.96.1": None}, T0 + 803)
+    assert states(bench) == ["committed"]
+
+
 def test_a_late_failure_of_an_earlier_request_does_not(bench: Bench) -> None:
     accepted(bench, Outcome.NEGATIVE)
     ask(bench, "2.25.1")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, insert, select, update
 
 from triage.records import DeliveryState
 from triage.store.db import Database
@@ -165,7 +165,8 @@ def commitment_answered(
     """A destination has answered; the same answer again changes nothing.
 
     Success counts for whatever is accepted, also where it answers an earlier request: an object never changes under
-    its UID. Failure counts only as the answer to the newest request, made since the object was last accepted.
+    its UID. Only where a later request was refused it is from before the object was lost there, and proves nothing.
+    Failure counts only as the answer to the newest request, made since the object was last accepted.
 
     Args:
         db: The database.
@@ -180,7 +181,10 @@ def commitment_answered(
     committed = failed = 0
     with db.writing() as connection:
         asked = connection.execute(
-            select(commitment).where(commitment.c.transaction_uid == transaction_uid).order_by(commitment.c.id)
+            select(commitment)
+            .where(commitment.c.transaction_uid == transaction_uid)
+            .order_by(commitment.c.id)
+            .with_for_update()
         ).all()
         if not asked:
             return None
@@ -194,7 +198,7 @@ def commitment_answered(
             if row.delivery_id is None:
                 continue
             if reason is None:
-                committed += _commit(connection, row.delivery_id, now)
+                committed += _commit(connection, row, now)
             elif _counts(connection, row):
                 refused = _refused(db, connection, row, now)
                 _refuse(connection, refused, reason, retry_at(refused), now)
@@ -202,10 +206,15 @@ def commitment_answered(
     return Answered(asked[0].destination, committed, failed)
 
 
-def _commit(connection: Connection, delivery_id: int, now: float) -> int:
+def _commit(connection: Connection, row: Any, now: float) -> int:
+    refused_since = exists().where(
+        commitment.c.delivery_id == row.delivery_id,
+        commitment.c.id > row.id,
+        commitment.c.failure_reason.is_not(None),
+    )
     done = connection.execute(
         update(delivery)
-        .where(delivery.c.id == delivery_id, delivery.c.state == DeliveryState.ACCEPTED)
+        .where(delivery.c.id == row.delivery_id, delivery.c.state == DeliveryState.ACCEPTED, ~refused_since)
         .values(state=DeliveryState.COMMITTED, state_at=now, committed_at=now, commit_due_at=None, detail="")
     )
     return int(done.rowcount)
