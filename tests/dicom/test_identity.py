@@ -29,6 +29,14 @@ def test_everything_that_a_receiver_matches_by(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_an_order_may_be_the_only_place_of_the_accession_number(tmp_path: Path) -> None:
+    request = Dataset()
+    request.AccessionNumber = "ACC0007"
+    orders = set_to("RequestAttributesSequence", Sequence([request]))
+    assert of(tmp_path / "both", orders).accession_number == "ACC0001"
+    assert of(tmp_path / "order", orders, set_to("AccessionNumber", "")).accession_number == "ACC0007"
+
+
 def test_what_is_missing_or_invalid_is_empty(tmp_path: Path) -> None:
     optional = ("AccessionNumber", "PatientID", "PatientName", "StudyDescription", "StudyDate", "StudyTime",
                 "ReferringPhysicianName", "PatientSex")  # fmt: skip

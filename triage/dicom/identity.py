@@ -57,7 +57,7 @@ def study_identity(evidence: Sequence[Path]) -> StudyIdentity:
     request = next(iter(ds.get("RequestAttributesSequence") or ()), Dataset())
     return StudyIdentity(
         study_uid=_text(ds, "StudyInstanceUID"),
-        accession_number=_text(ds, "AccessionNumber"),
+        accession_number=_text(ds, "AccessionNumber") or _text(request, "AccessionNumber"),
         patient_id=_text(ds, "PatientID"),
         issuer_of_patient_id=_text(ds, "IssuerOfPatientID"),
         patient_name=_text(ds, "PatientName"),
