@@ -145,19 +145,21 @@ def test_only_positive_studies_get_captures(tmp_path: Path) -> None:
 
 def test_no_page_names_the_patient(tmp_path: Path) -> None:
     """The only free text on a page is the series description; one that quotes the patient is left out."""
-    changes = set_to("PatientName", "Novakova^Eva"), set_to("PatientID", "7407041234")
+    changes = (set_to("PatientName", "Nováková-Li^Eva"), set_to("PatientID", "7407041234"),
+               set_to("PatientBirthDate", "19740704"))  # fmt: skip
     paths = ct_series(tmp_path / "ct", *changes)
     volume, evidence = make_volume(paths), load_evidence(paths)
     result = make_result(volume)
     said = []
-    for description in ("Head NOVAKOVA", "7407041234 Head", "Head 5.0 H31s", ""):
+    for description in ("Head 5.0 H31s", "", "Head NOVAKOVA", "7407041234 Head", "Head LI 5.0", "Head *4.7.1974",
+                        "Head 1974-07-04", "Head 07/04/1974", "Eva, head"):  # fmt: skip
         verdict = replace(result.verdicts[0], description=description)
         captures = build_captures(replace(result, verdicts=(verdict,)), evidence, sources_of(volume), NODE)
         said.append((captures[0].ImageComments, captures[0].PixelData))
-    assert "Head 5.0 H31s" in said[2][0]
-    assert said[2][1] != said[3][1]
-    for comments, pixels in said[:2]:
-        assert (comments, pixels) == said[3]
+    assert "Head 5.0 H31s" in said[0][0]
+    assert said[0][1] != said[1][1]
+    for comments, pixels in said[2:]:
+        assert (comments, pixels) == said[1]
 
 
 def test_same_analysis_makes_the_same_bytes(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Result + evidence + sources -> Secondary Captures (PS3.3 A.8.1, A.8.5) of a positive study; writes no files."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +51,8 @@ SCANNER_CLOCK = "Acquired (scanner clock)"
 """Of an acquisition time without a zone: the time line's is the node's, and the scanner's may be another one."""
 
 NAME_PART = 3
-"""Shortest part of a patient's name that is looked for in the series description."""
+"""Shortest part of a patient's name that is looked for within words of the series description; one of two letters is
+looked for as a word, an initial not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +266,25 @@ def _series_name(result: Result, source: Dataset) -> str:
     verdict = next((v for v in result.verdicts if v.series_uid == result.series_uid), None)
     number = verdict.series_number if verdict is not None else source.get("SeriesNumber")
     description = verdict.description if verdict is not None else str(source.get("SeriesDescription", ""))
-    name = str(source.get("PatientName", ""))
-    secrets = [part for part in name.replace("=", "^").replace(" ", "^").split("^") if len(part) >= NAME_PART]
-    secrets += [str(v) for v in (source.get("PatientID"), source.get("PatientBirthDate")) if v]
-    if any(secret.casefold() in description.casefold() for secret in secrets):
+    if _names_patient(description, source):
         description = ""
     return " - ".join(str(v) for v in (number, description) if v not in (None, "")) or "(no number)"
+
+
+def _names_patient(text: str, source: Dataset) -> bool:
+    """Whether a text quotes the patient's name, with or without accents, ID or date of birth."""
+    said, name = _folded(text), _folded(str(source.get("PatientName", "")))
+    words = re.findall(r"\w+", said)
+    for part in re.findall(r"\w+", name):
+        if part in said if len(part) >= NAME_PART else len(part) > 1 and part in words:
+            return True
+    secrets = [re.escape(_folded(str(source.PatientID)))] if source.get("PatientID") else []
+    if birth_date := str(source.get("PatientBirthDate") or ""):
+        year, month, day = birth_date[:4], f"0?{int(birth_date[4:6])}", f"0?{int(birth_date[6:8])}"
+        secrets += [r"[\W_]*".join(order) for order in ((year, month, day), (day, month, year), (month, day, year))]
+    return any(re.search(secret, said) for secret in secrets)
+
+
+def _folded(text: str) -> str:
+    """Text without case and accents."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).casefold()
