@@ -176,6 +176,19 @@ def test_a_correction_says_what_it_supersedes(outcomes: dict[str, Facts]) -> Non
     assert "supersedes" not in notes(read(outcomes["negative"]))
 
 
+@pytest.mark.parametrize("later", ["superseding", "not analysed any more"])
+def test_a_correction_leaves_no_value_of_the_analysis_before(later: str, outcomes: dict[str, Facts]) -> None:
+    """A receiver keeps an observation by identifier and sub-id until it gets another one."""
+    kept = {(r[3], r[4]): r for kind in ("urgent", later) for r in observations(read(outcomes[kind])) if r[4]}
+    values = {s: [r for r in kept.values() if r[4] == s and not r[3].startswith("363698007")] for s in "123456"}
+    assert all(len(rows) == 2 for rows in values.values())
+    for sub_id, rows in values.items():
+        if sub_id == "1" and later == "superseding":
+            assert [(r[8], r[11]) for r in rows] == [("", "P")] * 2
+        else:
+            assert [(r[5], r[8], r[11]) for r in rows] == [("", "", "X")] * 2
+
+
 def test_a_value_that_would_order_a_deletion_is_left_out(facts: MakeFacts) -> None:
     null = [set_to(k, '""') for k in ("PatientID", "PatientName", "AccessionNumber", "IssuerOfPatientID")]
     assert '""' not in build(RIS, facts(*null)).decode("utf-8")

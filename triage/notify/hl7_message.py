@@ -1,7 +1,8 @@
 """Facts -> HL7 v2.5.1 ORU^R01 in UTF-8: an observation a finding, all preliminary; sends nothing.
 
 Chapters are those of HL7 v2.5.1. A finding is a group of OBX of the same sub-id: presence, certainty in percent, place.
-Absent findings carry no abnormal flag: nothing here says that anything is normal.
+Absent findings carry no abnormal flag: nothing here says that anything is normal. A correction has an observation
+without a value (X) for each label that it does not judge any more.
 """
 
 import base64
@@ -145,6 +146,8 @@ def _observations(message: hl7.Message, facts: Facts) -> list[list[hl7.Segment]]
     else:
         for finding in facts.result.findings:
             rows += _finding(facts, finding)
+    if facts.supersedes:
+        rows += _not_judged_any_more(facts)
     if facts.is_positive and facts.result.priority in codes.ACTIONABLE:
         rows.append(({2: "CWE", 3: _code(codes.PRIORITY), 5: _code(codes.ACTIONABLE[facts.result.priority])}, ()))
     rows.append(({2: "ST", 3: STUDY_INSTANCE_UID, 5: facts.identity.study_uid}, ()))
@@ -171,6 +174,18 @@ def _finding(facts: Facts, finding: Finding) -> list[tuple[dict[int, Value], tup
     ]  # fmt: skip
     if site is not None:
         rows.append(({2: "CWE", 3: FINDING_SITE, 4: sub_id, 5: _code(site)}, ()))
+    return rows
+
+
+def _not_judged_any_more(facts: Facts) -> list[tuple[dict[int, Value], tuple[str, ...]]]:
+    """What the earlier analysis may have judged and this one does not: receivers keep an OBX until they get another."""
+    is_analysed = facts.result.outcome is not Outcome.NOT_ANALYSED
+    labels = [label for label in LABELS if not (is_analysed and facts.result.finding(label))]
+    rows: list[tuple[dict[int, Value], tuple[str, ...]]] = []
+    for label in labels:
+        if label != ANY:  # its presence stands before, with the reason
+            rows.append(({2: "CWE", 3: _label_code(label), 4: _sub_id(label), 11: "X"}, ()))
+        rows.append(({2: "NM", 3: _code(codes.CERTAINTY), 4: _sub_id(label), 11: "X"}, ()))
     return rows
 
 
