@@ -1,7 +1,6 @@
 """Receivers of messages on loopback: an MLLP listener, an HTTP server, and a TCP server for those that misbehave."""
 
 import asyncio
-import shutil
 import socket
 import ssl
 import subprocess
@@ -13,9 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import hl7
-import pytest
 from hl7.mllp import HL7StreamReader, HL7StreamWriter, start_hl7_server
-from peers import HOST, LIMIT_S
+from peers import HOST, LIMIT_S, need
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,10 @@ class Certificate:
 
 
 def make_certificate(folder: Path) -> Certificate:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed (Debian package openssl)")
+    openssl = need("openssl")
     made = Certificate(folder / "cert.pem", folder / "key.pem")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=loopback",
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=loopback",
          "-addext", f"subjectAltName=IP:{HOST}", "-keyout", made.key, "-out", made.cert],
         check=True, capture_output=True)  # fmt: skip
     return made

@@ -41,7 +41,7 @@ def need(tool: str) -> str:
     """Path of an installed program; skips the test when there is none, or fails it under REQUIRE_PEERS=1."""
     path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/usr/local/sbin")
     if path is None:
-        reason = f"{tool} is not installed (Debian packages dcmtk, orthanc)"
+        reason = f"{tool} is not installed (Debian packages dcmtk, orthanc, openssl)"
         if os.environ.get("REQUIRE_PEERS") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
