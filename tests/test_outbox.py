@@ -10,11 +10,13 @@ from bench import Bench
 from message_peers import HttpReceiver, Reply
 from peers import HOST, LIMIT_S, Committing, Manners, Pacs, wait_until
 from pydicom import dcmread
+from sqlalchemy import func, select
 
 from triage.config import DeliverySection, Destination, WebhookOutput
 from triage.net.commitment import CommitmentAnswer
 from triage.outbox import Sender, backoff_s, commit_due, deliver_due, resend_study, take_answer
 from triage.store import queries
+from triage.store.schema import commitment
 from triage.worker import run_one
 
 Phantom = Callable[..., list[Path]]
@@ -169,6 +171,8 @@ def test_a_destination_that_is_down_is_asked_again_later(bench: Bench, phantom_f
         assert {state for state, _ in states(bench)} == {"accepted"}
         (detail,) = details(bench)
         assert detail.startswith("accepted; asked for commitment, unreachable: ")
+        with bench.db.reading() as connection:  # nothing is kept of a request that nobody can answer
+            assert connection.execute(select(func.count()).select_from(commitment)).scalar_one() == 0
         bench.now += 4.9
         assert commit_due(sender_of(bench), peer) == 0
         assert len(queries.deliveries(bench.db, ["pacs"])) > 0

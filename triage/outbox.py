@@ -221,7 +221,7 @@ def _not_asked(sender: Sender, destination: Destination, report: SendReport, att
     return commitment.NotAsked(
         f"accepted; asked for commitment, {report.outcome}: {report.detail}",
         next_at=now + backoff_s(sender.delivery, attempts),
-        may_be_answered=report.outcome is SendOutcome.UNREACHABLE,
+        may_be_answered=report.outcome is SendOutcome.UNREACHABLE and report.was_tried,
     )
 
 

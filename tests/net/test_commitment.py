@@ -197,7 +197,7 @@ def test_a_peer_that_rejects_the_association(tmp_path: Path) -> None:
 def test_nobody_listens() -> None:
     port = free_port()
     report, _ = ask(destination(port), [(CTImageStorage, "1.2.3")], Books())
-    assert report == SendReport("", UNREACHABLE, detail=f"no connection to {HOST}:{port}")
+    assert report == SendReport("", UNREACHABLE, detail=f"no connection to {HOST}:{port}", was_tried=False)
 
 
 def test_a_peer_that_never_speaks() -> None:

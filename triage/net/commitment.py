@@ -106,7 +106,8 @@ def request(
 
     Returns:
         ACCEPTED when the peer took the request (not: the objects), UNSUPPORTED when it does not offer storage
-        commitment, else REFUSED or UNREACHABLE with detail. Without a SOP Instance UID. No fault of the peer raises.
+        commitment, else REFUSED or UNREACHABLE with detail; not tried where it never left this node. Without a SOP
+        Instance UID. No fault of the peer raises.
     """
     desk = _Desk(transaction_uid, on_answer)
     handlers = [(evt.EVT_N_EVENT_REPORT, desk.on_report), (evt.EVT_CONN_CLOSE, desk.on_lost)]
@@ -119,7 +120,7 @@ def request(
     except NothingAccepted:
         return SendReport("", SendOutcome.UNSUPPORTED, detail="the peer does not offer storage commitment")
     except NoAssociation as e:
-        return SendReport("", e.outcome, detail=e.detail)
+        return SendReport("", e.outcome, detail=e.detail, was_tried=False)
     if desk.is_answered:  # whatever became of the response to the request
         return SendReport("", SendOutcome.ACCEPTED, SUCCESS)
     if report.status in NOT_SUPPORTED:
