@@ -6,6 +6,7 @@ from dicom.results_data import STUDY, make_result, not_analysed, set_to
 from hl7apy.exceptions import ValidationError
 from hl7apy.parser import parse_message
 from notify.conftest import OUTCOMES, MakeFacts
+from pydicom import Dataset
 
 from triage.config import Hl7Output
 from triage.notify.facts import Facts
@@ -199,6 +200,16 @@ def test_an_order_number_keeps_its_issuer(facts: MakeFacts) -> None:
     message = read(facts(*numbers))
     for segment in (message.segment("ORC"), message.segment("OBR")):
         assert [str(segment[i]) for i in (2, 3)] == ["P1^R\\T\\D", "F1^R\\T\\D"]
+
+
+def test_an_order_that_only_its_request_names_is_found(facts: MakeFacts) -> None:
+    """Where one examination answers several orders, scanners leave the study's accession number empty."""
+    requests = []
+    for number in ("1", "2"):
+        requests.append(Dataset())
+        requests[-1].AccessionNumber, requests[-1].RequestedProcedureID = f"ACC{number}", f"RP{number}"
+    obr = read(facts(set_to("AccessionNumber", ""), set_to("RequestAttributesSequence", requests))).segment("OBR")
+    assert [str(obr[i]) for i in (3, 18, 19)] == ["ACC1", "ACC1", "RP1"]
 
 
 def test_certainty_is_never_0_or_100(facts: MakeFacts, volume: Volume) -> None:
