@@ -274,6 +274,27 @@ def test_the_newest_report_is_the_predecessor(bench: Bench) -> None:
     assert (previous.run, previous.report_path) == (2, report.path)
 
 
+def test_what_was_given_up_is_no_link_to_what_came_before(bench: Bench) -> None:
+    """A destination that has run 1, but neither report nor rejection of run 2, must get both of run 3."""
+    bench.arrive()
+    bench.complete(T0 + 5)
+    first, capture = bench.finish(bench.claim(T0 + 6), make_result(), T0 + 7)
+    bench.deliver(T0 + 7)
+    bench.arrive(now=T0 + 20)
+    bench.complete(T0 + 25)
+    claim = bench.claim(T0 + 26)
+    objects = tuple(bench.write(claim, kind, ("pacs",)) for kind in ("report", "rejection", "capture"))
+    analysis.record_result(bench.db, claim, make_result(), analysis.Outgoing(objects, T0 + 27))
+    for d in bench.take(T0 + 28):
+        outbox.delivery_failed(bench.db, d.id, outbox.Failure(None, "unreachable", None), T0 + 28)
+    bench.arrive(now=T0 + 40)
+    bench.complete(T0 + 45)
+    previous = bench.claim(T0 + 46).previous
+    assert previous is not None
+    assert previous.report_path == first.path
+    assert [o.sop_instance_uid for o in previous.unrejected] == [capture.sop_instance_uid, objects[2].sop_instance_uid]
+
+
 def test_a_kill_at_any_step_delivers_under_one_uid(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("killed.py")), "analysis", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, case, exists, func, select
 
 from triage.records import ANY, DeliveryState, ObjectKind, Result, SeriesVerdict
 from triage.store.db import Database, insert_row
@@ -35,11 +35,12 @@ class PreviousAnalysis:
     result_json: dict[str, Any]
     """Its Result."""
     report_path: Path | None
-    """The study's newest SR."""
+    """The study's newest SR that a destination has or may yet get; else its newest one."""
     instance_uids: tuple[str, ...]
     """What it had chosen."""
     unrejected: tuple[EarlierObject, ...]
-    """Objects, of this and earlier analyses, that the next one makes untrue, and that nothing has rejected yet."""
+    """Objects, of this and earlier analyses, that the next one makes untrue, and that nothing has rejected yet; a
+    rejection that was given up somewhere has rejected nothing."""
 
 
 def open_analysis(connection: Connection, study_id: int, now: float) -> tuple[int, int]:
@@ -73,7 +74,8 @@ def previous_analysis(db: Database, connection: Connection, study_id: int) -> Pr
         study_id: The study.
 
     Returns:
-        The newest finished analysis; its report is the newest one there is, also where that analysis itself has none.
+        The newest finished analysis; its report is the newest one there is, also where that analysis itself has none,
+        or where it was given up: whoever lacks it must find what came before it named.
     """
     row = connection.execute(
         select(analysis)
@@ -87,7 +89,7 @@ def previous_analysis(db: Database, connection: Connection, study_id: int) -> Pr
         select(result_object.c.path)
         .join_from(result_object, analysis)
         .where(analysis.c.study_id == study_id, result_object.c.kind == ObjectKind.REPORT)
-        .order_by(analysis.c.run.desc())
+        .order_by(case((_has_delivery(delivery.c.state != DeliveryState.GIVEN_UP), 0), else_=1), analysis.c.run.desc())
         .limit(1)
     ).scalar()
     return PreviousAnalysis(
@@ -100,14 +102,21 @@ def previous_analysis(db: Database, connection: Connection, study_id: int) -> Pr
     )
 
 
+def _has_delivery(which: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether an object of the query has such a delivery."""
+    return exists().where(delivery.c.object_id == result_object.c.id, which)
+
+
 def _unrejected(db: Database, connection: Connection, study_id: int) -> tuple[EarlierObject, ...]:
+    is_lost = _has_delivery(delivery.c.state == DeliveryState.GIVEN_UP).label("is_lost")
     objects = connection.execute(
-        select(result_object, analysis.c.run)
+        select(result_object, analysis.c.run, is_lost)
         .join_from(result_object, analysis)
         .where(analysis.c.study_id == study_id, analysis.c.finished_at.is_not(None))
         .order_by(result_object.c.id)
     ).all()
-    last = max((o.run for o in objects if o.kind == ObjectKind.REJECTION), default=0)  # it rejected what was before it
+    rejections = [o.run for o in objects if o.kind == ObjectKind.REJECTION and not o.is_lost]
+    last = max(rejections, default=0)  # it rejected what was before it
     return tuple(
         EarlierObject(o.sop_class_uid, o.sop_instance_uid, o.series_uid, db.absolute(o.path))
         for o in objects
