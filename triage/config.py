@@ -192,6 +192,12 @@ class HttpOutput(Output):
             raise ValueError("no host, or no port from 1 to 65535; correct it")
         return url
 
+    @model_validator(mode="after")
+    def _one_login(self) -> "HttpOutput":
+        if self.token_file is not None and "@" in urlsplit(self.url).netloc:
+            raise ValueError("url holds a login, and token_file another, which would not be sent; keep one of them")
+        return self
+
 
 class FhirOutput(HttpOutput):
     """A FHIR R4 server that takes a transaction bundle."""
