@@ -19,13 +19,14 @@ def test_everything_that_a_receiver_matches_by(tmp_path: Path) -> None:
     found = of(
         tmp_path, set_to("IssuerOfPatientID", "HOSP"), set_to("PlacerOrderNumberImagingServiceRequest", "PL1"),
         set_to("FillerOrderNumberImagingServiceRequest", "FI1"), set_to("ReferringPhysicianName", "Who^Doctor"),
+        set_to("TimezoneOffsetFromUTC", "+0100"),
         set_to("RequestAttributesSequence", Sequence([request])),
     )  # fmt: skip
     assert found == StudyIdentity(
         study_uid=STUDY, accession_number="ACC0001", patient_id="TEST-0001", issuer_of_patient_id="HOSP",
         patient_name="SYNTHETIC^Head", birth_date="19500101", sex="F", placer_order_number="PL1",
         filler_order_number="FI1", requested_procedure_id="RP1", study_description="CT HEAD WO CONTRAST",
-        study_date="20240105", study_time="101500", referring_physician="Who^Doctor",
+        study_date="20240105", study_time="101500", timezone_offset="+0100", referring_physician="Who^Doctor",
     )  # fmt: skip
 
 

@@ -76,6 +76,12 @@ def test_patient_and_order(facts: MakeFacts) -> None:
     assert str(obr[25]) == "P"
 
 
+def test_a_zone_that_the_images_state_holds_for_the_time_of_the_study(facts: MakeFacts) -> None:
+    zone = set_to("TimezoneOffsetFromUTC", "+0530")
+    assert str(read(facts(zone)).segment("OBR")[7]) == "20240105101500+0530"
+    assert str(read(facts(zone, set_to("StudyTime", ""))).segment("OBR")[7]) == "20240105"
+
+
 def test_the_accession_number_fills_in_for_a_filler_number_and_the_study_for_both(outcomes: dict[str, Facts]) -> None:
     assert str(read(outcomes["urgent"]).segment("OBR")[3]) == "ACC0001"
     bare = read(outcomes["without anything"])

@@ -35,6 +35,8 @@ class StudyIdentity:
     """YYYYMMDD."""
     study_time: str = ""
     """HHMMSS, perhaps shorter or with a fraction."""
+    timezone_offset: str = ""
+    """Of the study's time: +HHMM or -HHMM (TimezoneOffsetFromUTC); images seldom tell it."""
     referring_physician: str = ""
     """As `patient_name`."""
 
@@ -69,6 +71,7 @@ def study_identity(evidence: Sequence[Path]) -> StudyIdentity:
         study_description=_text(ds, "StudyDescription"),
         study_date=_text(ds, "StudyDate"),
         study_time=_text(ds, "StudyTime"),
+        timezone_offset=_text(ds, "TimezoneOffsetFromUTC"),
         referring_physician=_text(ds, "ReferringPhysicianName"),
     )
 

@@ -117,6 +117,8 @@ def _order(message: hl7.Message, facts: Facts) -> list[hl7.Segment]:
     if not (filler or placer):
         filler = ("", "", who.study_uid, "ISO")  # one of the two must be there (7.4.1.2)
     studied = who.study_date + re.sub(r"\..*", "", who.study_time) if who.study_date else ""
+    if who.study_time and studied:  # where the images state no zone, MSH-7's stands for it (2.A.22)
+        studied += who.timezone_offset
     # 18 and 19: where IHE RAD-4 has accession number and requested procedure
     return [
         _segment(message, "ORC", {1: "RE", 2: placer, 3: filler}),
