@@ -301,7 +301,7 @@ def test_later_analyses_say_that_their_pictures_replace_others(tmp_path: Path, n
     paths = ct_series(tmp_path / "ct")
     volume, evidence = make_volume(paths), load_evidence(paths)
     first, second = (build_captures(make_result(volume, run=n), evidence, sources_of(volume), node) for n in (1, 2))
-    remark = "Analysis 2 of this study: replaces earlier pictures"
+    remark = "Analysis 2 of this study: supersedes earlier ones"
     for before, after in zip(first, second, strict=True):
         assert remark not in before.ImageComments + before.DerivationDescription
         assert remark in after.ImageComments

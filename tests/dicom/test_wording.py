@@ -64,7 +64,7 @@ def test_first_analysis_needs_no_number() -> None:
 
 def test_only_later_analyses_replace_pictures() -> None:
     assert pictures_remark(RESULT) == ""
-    assert pictures_remark(replace(RESULT, run=3)) == "Analysis 3 of this study: replaces earlier pictures"
+    assert pictures_remark(replace(RESULT, run=3)) == "Analysis 3 of this study: supersedes earlier ones"
 
 
 def test_a_contour_is_never_called_an_outline_of_a_bleed() -> None:

@@ -123,7 +123,7 @@ def run_remark(result: Result, supersedes: bool) -> str:
 
 def pictures_remark(result: Result) -> str:
     """Which analysis pictures are of, where there was one before; else empty."""
-    return f"Analysis {result.run} of this study: replaces earlier pictures" if result.run > 1 else ""
+    return f"Analysis {result.run} of this study: supersedes earlier ones" if result.run > 1 else ""
 
 
 def contour_legend(label: str) -> str:
