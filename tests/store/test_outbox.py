@@ -219,6 +219,28 @@ def test_urgent_results_leave_first_then_in_order(bench: Bench) -> None:
     assert [d.sop_instance_uid for d in bench.take(T0 + 9)] == in_order
 
 
+def test_what_is_superseded_while_its_destination_is_down_comes_before_what_supersedes_it(bench: Bench) -> None:
+    """Else an old negative report would arrive minutes after the new positive one, and stand as the last word."""
+    study_id = bench.arrive()
+    bench.complete(T0)
+    bench.finish(bench.claim(T0), make_result(), T0)
+    for n in range(4):
+        for d in bench.take(T0 + n):
+            outbox.delivery_failed(bench.db, d.id, outbox.Failure(None, "unreachable", T0 + n + 1), T0 + n)
+    for d in bench.take(T0 + 4):
+        outbox.delivery_failed(bench.db, d.id, outbox.Failure(None, "unreachable", T0 + 300), T0 + 4)
+    analysis.request_reanalysis(bench.db, study_id, T0 + 5)
+    bench.finish(bench.claim(T0 + 5), make_result(), T0 + 6)
+    in_order = ["1.2.3.96.1", "1.2.3.97.1", "1.2.3.96.2", "1.2.3.97.2"]
+    for now in (T0 + 6, T0 + 12):
+        sent = bench.take(now)
+        assert [(d.sop_instance_uid, d.queued_at) for d in sent] == list(
+            zip(in_order, (T0, T0, T0 + 6, T0 + 6), strict=True)
+        )
+        for d in sent:
+            outbox.delivery_failed(bench.db, d.id, outbox.Failure(None, "unreachable", now + 5), now)
+
+
 def test_no_destination_queues_nothing(bench: Bench) -> None:
     study_id = bench.arrive()
     bench.complete(T0 + 5)
@@ -242,7 +264,7 @@ def test_a_message_that_a_later_analysis_has_superseded_is_not_sent_any_more(ben
             assert fail(bench, message.id)
             analysis.request_reanalysis(bench.db, study_id, T0)
     sent = bench.take(T0 + 100, "ris")
-    assert [(d.kind, d.sop_instance_uid[-1]) for d in sent] == [("report", "2"), ("message", "2"), ("report", "1")]
+    assert [(d.kind, d.sop_instance_uid[-1]) for d in sent] == [("report", "1"), ("report", "2"), ("message", "2")]
     (withdrawn,) = [r for r in queries.deliveries(bench.db, ["ris"], everything=True) if r.state == "given up"]
     assert (withdrawn.kind, withdrawn.detail, withdrawn.superseded) == ("message", outbox.WITHDRAWN, True)
     assert queries.given_up_deliveries(bench.db) == 0

@@ -283,6 +283,7 @@ def record_result(db: Database, claim: Claim, result: Result, outgoing: Outgoing
             )
             .values(superseded_by=claim.analysis_id)
         )
+        steps.hasten_superseded(connection, claim.study_id, claim.run, outgoing.now)
         for table, values in (
             (finding, steps.rows_of_findings(result, claim.analysis_id)),
             (verdict, steps.rows_of_verdicts(result.verdicts, claim.analysis_id)),

@@ -3,6 +3,7 @@
     QUEUED, FAILED --take_due--> SENT --delivery_accepted--> ACCEPTED --(commitment)--> COMMITTED
                                  SENT --delivery_failed--> FAILED, GIVEN_UP
                                  SENT --delivery_untried, release--> as before
+    FAILED --(superseded)--> QUEUED
     ACCEPTED, COMMITTED --(commitment refused)--> FAILED, GIVEN_UP
     any --resend, resend_given_up--> QUEUED
     a message of a superseded analysis, not accepted --take_due--> GIVEN_UP
@@ -152,8 +153,9 @@ def due_deliveries(db: Database, destination: str, now: float, limit: int) -> li
     """List what is due to one destination: urgent studies first, then what failed least often, then in order.
 
     An object that makes the peer cut the line is so overtaken by those that had no turn because of it. A study counts
-    with the highest priority it ever had, so that a superseded report is not delivered after its successor. What is
-    SENT is due as well: its sender asks for more only after it has recorded what became of the last, or failed to.
+    with the highest priority it ever had, and a new result starts the attempts of the superseded ones anew, so that a
+    superseded report is not delivered after its successor. What is SENT is due as well: its sender asks for more only
+    after it has recorded what became of the last, or failed to.
 
     Args:
         db: The database.

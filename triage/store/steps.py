@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, exists, func, select
+from sqlalchemy import ColumnElement, Connection, case, exists, func, select, update
 
 from triage.records import ANY, DeliveryState, ObjectKind, Result, SeriesVerdict
 from triage.store.db import Database, insert_row
@@ -121,6 +121,31 @@ def _unrejected(db: Database, connection: Connection, study_id: int) -> tuple[Ea
         EarlierObject(o.sop_class_uid, o.sop_instance_uid, o.series_uid, db.absolute(o.path))
         for o in objects
         if o.kind not in LINKED and o.run >= last
+    )
+
+
+def hasten_superseded(connection: Connection, study_id: int, run: int, now: float) -> None:
+    """Have what waits for another attempt go before what supersedes it, and not when its long pause is over.
+
+    Their attempts count from here together; an earlier one that makes the peer cut the line is then overtaken as any.
+
+    Args:
+        connection: In a transaction that writes.
+        study_id: The study.
+        run: Of the analysis that supersedes.
+        now: Seconds since the epoch.
+    """
+    objects = (
+        select(result_object.c.id)
+        .join_from(result_object, analysis)
+        .where(analysis.c.study_id == study_id, analysis.c.run < run, result_object.c.kind != ObjectKind.MESSAGE)
+    )
+    connection.execute(
+        update(delivery)
+        .where(
+            delivery.c.object_id.in_(objects), delivery.c.state.in_((DeliveryState.QUEUED, DeliveryState.FAILED))
+        )
+        .values(state=DeliveryState.QUEUED, attempts=0, next_attempt_at=now)
     )
 
 
