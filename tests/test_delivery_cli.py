@@ -192,6 +192,7 @@ CONFIG = Config.model_validate(
 
 DETAILS = {
     "commitment refused: 0x0112 no such object instance": "says that it is not stored there",
+    "refused: a fault of this node; see its log": "step_failed in its log",
     "refused: the file cannot be read (FileNotFoundError)": "`triage reanalyse 7` makes it anew",
     "unreachable: no connection to h:104": "Check host, port and firewall",
     "refused: association rejected: calling AE title not recognised": "Let pacs take associations from AE title",

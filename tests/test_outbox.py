@@ -182,6 +182,19 @@ def test_a_destination_that_is_down_is_asked_again_later(bench: Bench, phantom_f
     assert details(bench) == {"accepted; the peer offers no storage commitment"}
 
 
+def test_a_fault_of_the_node_itself_is_a_failed_attempt_too(bench: Bench, phantom_files: Phantom) -> None:
+    """Else it would be tried twice a second for ever, and nobody could see what is wrong in its state."""
+    analysed(bench, phantom_files())
+    n = len(bench.due())
+    peer = Destination(name="pacs", ae_title="PACS", host=HOST, port=1)
+    peer = peer.model_copy(update={"host": "x" * 70})  # no name; the configuration would refuse it
+    with pytest.raises(UnicodeError):
+        deliver_due(sender_of(bench), peer)
+    assert states(bench) == [("failed", 1)] * n
+    assert details(bench) == {"refused: a fault of this node; see its log"}
+    assert bench.due() == []
+
+
 def test_messages_are_sent_by_the_same_rules(bench: Bench, phantom_files: Phantom) -> None:
     with HttpReceiver((Reply(503), Reply(200))) as server:
         board = WebhookOutput(name="board", url=server.url)

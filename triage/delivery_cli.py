@@ -112,6 +112,8 @@ def _failure_advice(row: queries.DeliveryRow, output: Destination | MessageOutpu
         return f"{peer} took it but says that it is not stored there: look for it in the log and quarantine there."
     if found := OWN_KEY.match(detail):
         return f"Mend {found[1]} of the output {peer} in the configuration of this node, or the file it names."
+    if "a fault of this node" in detail:
+        return "This node met an error of its own: look for step_failed in its log."
     if "cannot be read" in detail or "cannot be sent" in detail:
         return f"Its file is gone or damaged: `triage reanalyse {row.study_id}` makes it anew."
     if "certificate is not trusted" in detail:

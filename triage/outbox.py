@@ -30,6 +30,9 @@ progress."""
 LONGEST_WAIT_S = 21600.0
 """An unanswered request for commitment is repeated after this at the latest, however often it was before."""
 
+FAULT = SendReport("", SendOutcome.REFUSED, detail="a fault of this node; see its log")
+"""How an attempt ended that raised what it should not."""
+
 
 def new_transaction_uid() -> str:
     """A UID for one request, at random (PS3.5 B.2): nobody can answer what was not asked."""
@@ -73,13 +76,17 @@ def deliver_due(sender: Sender, output: Destination | MessageOutput) -> int:
     due = outbox.take_due(sender.db, output.name, sender.clock(), BATCH)
     if not due:
         return 0
-    if isinstance(output, Destination):
-        reports = scu.send(sender.ae_title, output, [d.path for d in due])
-    else:
-        reports = _send_messages(output, [d.path for d in due])
-    asks = isinstance(output, Destination) and output.storage_commitment != "off"
-    for delivery, report in zip(due, reports, strict=True):
-        _record(sender, delivery, report, asks)
+    reports = [FAULT] * len(due)
+    try:
+        paths = [d.path for d in due]
+        if isinstance(output, Destination):
+            reports = scu.send(sender.ae_title, output, paths)
+        else:
+            reports = _send_messages(output, paths)
+    finally:  # a fault of ours counts as an attempt, too: nothing stays SENT, or is tried for ever
+        asks = isinstance(output, Destination) and output.storage_commitment != "off"
+        for delivery, report in zip(due, reports, strict=True):
+            _record(sender, delivery, report, asks)
     for (outcome, status, detail), n in Counter((r.outcome, r.status, r.detail) for r in reports).items():
         level = logging.INFO if outcome is SendOutcome.ACCEPTED else logging.WARNING
         shown = "none" if status is None else f"0x{status:04X}" if isinstance(output, Destination) else str(status)
