@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+from sqlalchemy import Connection, Engine, event
 from store.store_bench import T0, Bench, make_result
 
 from triage.errors import NoResources, StudyError
@@ -125,6 +128,26 @@ def test_a_kill_between_folder_and_row_is_finished_later(bench: Bench) -> None:
     assert delete(bench) == 1
     assert images(bench) == 0
     assert queries.show(bench.db, study_id)["study"]["images_deleted_at"] == LATER
+
+
+def test_a_kill_after_the_rows_are_gone_leaves_no_picture(bench: Bench) -> None:
+    """The next call would not look for them."""
+    study_id = bench.analysed("1.2.3", T0, make_result())
+    bench.deliver(T0)
+    paths = [Path(o["path"]) for o in queries.show(bench.db, study_id)["objects"] if o["kind"] != "report"]
+    assert [p for p in paths if p.exists()] == paths != []
+    left: list[Path] = []
+
+    def look(_connection: Connection) -> None:
+        if not any(bench.store.instances.iterdir()):
+            left.extend(p for p in paths if p.exists())
+
+    event.listen(Engine, "commit", look)
+    try:
+        assert delete(bench) == 1
+    finally:
+        event.remove(Engine, "commit", look)
+    assert left == []
 
 
 def test_files_that_no_row_names_go_once_they_are_old(bench: Bench) -> None:

@@ -16,9 +16,10 @@ ENDED = (StudyState.ANALYSED, StudyState.NOT_ANALYSED)
 def delete_expired_images(db: Database, store: Store, before: float, now: float) -> int:
     """Delete the images of the studies that have ended, that nothing has arrived for and that are delivered.
 
-    A study's folder is moved away within the transaction that forgets its instances. So an instance that comes in at
-    this moment is either recorded before, and the study is not old any more, or finds its file gone and is refused:
-    its sender tries again. After a kill the next call finishes what was begun.
+    A study's folder is moved away, and what was made of it deleted, within the transaction that forgets its instances:
+    after a kill the next call finishes what was begun, and nothing is queued again whose file goes. An instance that
+    comes in at this moment is either recorded before, and the study is not old any more, or finds its file gone and is
+    refused: its sender tries again.
 
     Args:
         db: The database.
@@ -72,9 +73,8 @@ def _delete_images(db: Database, store: Store, study_id: int, before: float, now
             .join_from(result_object, analysis)
             .where(analysis.c.study_id == study_id, result_object.c.kind != ObjectKind.REPORT)
         ).scalars()
-        paths = [db.absolute(p) for p in pictures_and_messages]
-    for path in paths:  # a report stays: a later one names it as its predecessor
-        path.unlink(missing_ok=True)
+        for path in pictures_and_messages:  # a report stays: a later one names it as its predecessor
+            db.absolute(path).unlink(missing_ok=True)
     return True
 
 
