@@ -75,7 +75,7 @@ def test_what_is_not_there_is_sent_again_under_the_same_uid(bench: Bench) -> Non
     assert (bench.take(T0 + 6), due(bench, T0 + 1e6)) == ([], [])
     (again,) = bench.deliver(T0 + 7, asks_commitment=True)
     assert (again.sop_instance_uid, again.attempts) == (first.sop_instance_uid, 1)
-    ask(bench, "2.25.2", T0 + 8)
+    assert [d.commit_attempts for d in ask(bench, "2.25.2", T0 + 8)] == [0]  # of the new acceptance
     assert answer(bench, "2.25.2", {"1.2.3.96.1": None}, T0 + 9) == commitment.Answered("pacs", 1, 0)
     assert states(bench) == ["committed", "committed"]
 
@@ -176,6 +176,7 @@ def test_the_first_refusal_starts_the_time_limit_anew_and_no_other(bench: Bench)
     ask(bench, "2.25.2", late + 100)
     answer(bench, "2.25.2", {"1.2.3.96.1": NO_SUCH_INSTANCE}, late + 101)
     assert rows(bench)[0]["queued_at"] == late + 1
+    assert rows(bench)[0]["attempts"] == 2  # so its pauses grow, though it is accepted in between
 
 
 def test_what_is_refused_beyond_the_limit_is_given_up(bench: Bench) -> None:
