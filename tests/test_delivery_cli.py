@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,7 @@ def test_advice_fits_the_state() -> None:
     assert "`triage resend 7 --to pacs` asks again" in advice(row_of(never, next_attempt_at=None, **accepted), CONFIG)
     superseded = row_of("unreachable: x", state=DeliveryState.GIVEN_UP, superseded=True)
     assert "nothing to do" in advice(superseded, CONFIG)
+    assert "nothing to do" not in advice(replace(superseded, kind="rejection"), CONFIG)
     assert "does not take the message" in advice(row_of("refused: AE", destination="ris", kind="message"), CONFIG)
 
 

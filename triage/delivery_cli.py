@@ -14,7 +14,7 @@ from triage import screen
 from triage.config import Config, Destination, MessageOutput
 from triage.errors import ConfigError, TriageError
 from triage.options import ConfigOption, JsonOption, open_node_database, read_config, row_of
-from triage.records import DeliveryState
+from triage.records import DeliveryState, ObjectKind
 from triage.store import queries
 from triage.store.commitment import REFUSED
 
@@ -88,7 +88,7 @@ def advice(row: queries.DeliveryRow, config: Config) -> str:
     output = next((o for o in config.outputs if o.name == row.destination), None)
     if row.state is DeliveryState.COMMITTED or (row.state is DeliveryState.ACCEPTED and _is_settled(row)):
         return ""
-    if row.superseded:
+    if row.superseded and row.kind != ObjectKind.REJECTION:
         return "A later analysis stands in its place: nothing to do."
     if output is None:
         return "No output of this name is configured: configure it again, or leave it be."

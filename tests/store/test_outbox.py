@@ -150,6 +150,23 @@ def test_all_that_was_given_up_is_resent_at_once(bench: Bench) -> None:
     assert queries.given_up_deliveries(bench.db) == 2  # of "former"; the superseded ones do not count
 
 
+def test_a_rejection_that_was_given_up_is_resent_also_when_it_is_superseded(bench: Bench) -> None:
+    """What it rejects stays rejected: the next analysis rejects only what came after."""
+    study_id = bench.arrive("1.2.3")
+    bench.complete(T0)
+    claim = bench.claim(T0)
+    objects = tuple(bench.write(claim, kind, ("pacs",)) for kind in ("report", "rejection"))
+    analysis.record_result(bench.db, claim, make_result(Outcome.NEGATIVE, 0.1), analysis.Outgoing(objects, T0))
+    for delivery in bench.take(T0):
+        give_up(bench, delivery.id)
+    analysis.request_reanalysis(bench.db, study_id, T0)
+    bench.finish(bench.claim(T0 + 1), make_result(Outcome.NEGATIVE, 0.1), T0 + 1, ())
+    assert [d.kind for d in queries.deliveries(bench.db, ["pacs"])] == ["rejection"]
+    assert queries.given_up_deliveries(bench.db) == 1
+    assert outbox.resend_given_up(bench.db, ["pacs"], T0 + 2) == 1
+    assert [d.kind for d in bench.take(T0 + 2)] == ["rejection"]
+
+
 def test_an_object_whose_file_is_gone_is_not_resent(bench: Bench) -> None:
     study_id = bench.analysed("1.2.3", T0, make_result())
     (_report, capture) = bench.take(T0)

@@ -48,9 +48,9 @@ class ResultObject:
 def build_objects(result: Result, sources: Sources, node: NodeIdentity) -> list[ResultObject]:
     """Build every object that goes back into the study, in the order in which they are to arrive.
 
-    A correction must never leave two truths without a link, wherever the line breaks. So the report comes first, which
-    names its predecessor; then what rejects the superseded pictures; then new pictures. Old pictures stand beside the
-    new report until they are rejected, with the new report's link to theirs; beside new pictures they never stand.
+    A correction must not leave two truths without a link. So the report comes first, which names its predecessor; then
+    what rejects the superseded pictures; then new pictures. Old pictures stand beside the new report until they are
+    rejected, with the new report's link to theirs; beside new pictures they stand only where the rejection failed.
 
     Args:
         result: What the analysis says.

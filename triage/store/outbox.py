@@ -22,7 +22,7 @@ from triage.records import UNDER_WAY, DeliveryState, ObjectKind, Outcome, Priori
 from triage.store.db import Database
 from triage.store.routing import Situation
 from triage.store.schema import analysis, delivery, result_object
-from triage.store.steps import holdings, rows_of_deliveries, values_of_delivery
+from triage.store.steps import STANDS, holdings, rows_of_deliveries, values_of_delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +365,7 @@ def resend(db: Database, study_id: int, choose: Callable[[Held], Collection[str]
 
 
 def resend_given_up(db: Database, destinations: Collection[str], now: float) -> int:
-    """Queue every delivery that was given up again; what a later analysis has superseded stays where it is.
+    """Queue every delivery that was given up and still stands again; see `STANDS`.
 
     Args:
         db: The database.
@@ -382,7 +382,7 @@ def resend_given_up(db: Database, destinations: Collection[str], now: float) -> 
             .where(
                 delivery.c.state == DeliveryState.GIVEN_UP,
                 delivery.c.destination.in_(destinations),
-                analysis.c.superseded_by.is_(None),
+                STANDS,
             )
         ).all()
         ids = [r.id for r in rows if db.absolute(r.path).exists()]

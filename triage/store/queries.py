@@ -21,6 +21,7 @@ from triage.store.schema import (
     study,
     verdict,
 )
+from triage.store.steps import STANDS
 
 RECENT_S = 86400.0
 """The worklist shows the studies that something arrived for within a day, unless it is asked for all."""
@@ -208,7 +209,7 @@ def deliveries(db: Database, configured: Collection[str], everything: bool = Fal
         or_(delivery.c.commit_due_at.is_not(None), delivery.c.detail.startswith(NEVER_COMMITTED)),
     )
     is_wanted = or_(
-        and_(delivery.c.state == DeliveryState.GIVEN_UP, analysis.c.superseded_by.is_(None)),
+        and_(delivery.c.state == DeliveryState.GIVEN_UP, STANDS),
         delivery.c.state == DeliveryState.FAILED,
         and_(delivery.c.state == DeliveryState.QUEUED, delivery.c.destination.not_in(configured)),
         unproven,
@@ -254,7 +255,7 @@ def pending_deliveries(db: Database) -> int:
 
 
 def given_up_deliveries(db: Database) -> int:
-    """Count the deliveries that nobody tries any more, of analyses that nothing has superseded.
+    """Count the deliveries that nobody tries any more, of what still stands.
 
     Args:
         db: The database.
@@ -262,7 +263,7 @@ def given_up_deliveries(db: Database) -> int:
     Returns:
         How many, to all destinations.
     """
-    return _count(db, (DeliveryState.GIVEN_UP,), analysis.c.superseded_by.is_(None))
+    return _count(db, (DeliveryState.GIVEN_UP,), STANDS)
 
 
 def _count(db: Database, states: Collection[DeliveryState], *conditions: ColumnElement[bool]) -> int:

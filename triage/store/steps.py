@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, case, exists, func, or_, select, update
 
 from triage.records import ANY, DeliveryState, ObjectKind, Result, SeriesVerdict
 from triage.store.db import Database, insert_row
@@ -13,6 +13,11 @@ from triage.store.schema import analysis, delivery, instance, result_object, ser
 
 LINKED = (ObjectKind.REPORT, ObjectKind.MESSAGE, ObjectKind.REJECTION)
 """Kinds that a later analysis does not reject: its report names the former, its messages replace the former's."""
+
+
+STANDS = or_(analysis.c.superseded_by.is_(None), result_object.c.kind == ObjectKind.REJECTION)
+"""Whether an object is still to reach its destinations: what no later analysis has superseded, and every rejection,
+for what it rejects stays rejected."""
 
 
 @dataclass(frozen=True, slots=True)
