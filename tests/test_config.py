@@ -85,6 +85,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ({"fhir": [{"name": "f", "url": "http://h:65536/"}]}, "fhir.0.url: no host, or no port"),
         ({"fhir": [{"name": "f", "url": "http://[::1/"}]}, "fhir.0.url: no host, or no port"),
         ({"fhir": [{"name": "f", "url": "http://user:pw@h/", "token_file": "t"}]}, "fhir.0: url holds a login, and"),
+        ({"fhir": [{"name": "f", "url": "http://x", "patient_system": "MRN"}]}, "fhir.0.patient_system: "),
         ({"mail": [MAIL | {"recipients": []}]}, "mail.0.recipients: "),
         ({"mail": [MAIL | {"sender": "nobody"}]}, "mail.0.sender: "),
         ({"mail": [MAIL | {"recipients": ["a@b.c, d@e.f"]}]}, "mail.0.recipients.0: "),

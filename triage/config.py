@@ -22,6 +22,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 Seconds = Annotated[float, Field(gt=0)]
 
+Uri = Annotated[str, StringConstraints(pattern=r"^([A-Za-z][A-Za-z0-9+.-]*:\S+)?$")]
+"""An absolute URI, or empty."""
+
 MailAddress = Annotated[str, StringConstraints(pattern=r'^[^@\s<>()",:;\\]+@[^@\s<>()",;\\]+$')]
 """One address alone, without the characters that mean something in a list of them (RFC 5322 3.4)."""
 
@@ -201,6 +204,11 @@ class HttpOutput(Output):
 
 class FhirOutput(HttpOutput):
     """A FHIR R4 server that takes a transaction bundle."""
+
+    patient_system: Uri = ""
+    """Identifier.system by which it knows patient IDs; empty: references have none."""
+    order_system: Uri = ""
+    """The same of accession numbers."""
 
 
 class WebhookOutput(HttpOutput):

@@ -35,6 +35,19 @@ def texts(resource: Json) -> str:
     return json.dumps(resource, ensure_ascii=False)
 
 
+def test_references_have_the_systems_that_the_server_knows(facts: MakeFacts) -> None:
+    server = SERVER.model_copy(update={"patient_system": "urn:oid:1.2.3", "order_system": "https://h.example/acc"})
+    told = json.loads(build(server, facts()))
+    (report,), (task,) = resources(told, "DiagnosticReport"), resources(told, "Task")
+    assert report["subject"]["identifier"]["system"] == task["for"]["identifier"]["system"] == "urn:oid:1.2.3"
+    assert report["basedOn"][0]["identifier"]["system"] == task["basedOn"][0]["identifier"]["system"]
+    assert report["basedOn"][0]["identifier"]["system"] == "https://h.example/acc"
+    assert {o["subject"]["identifier"]["system"] for o in resources(told, "Observation")} == {"urn:oid:1.2.3"}
+    (report,) = resources(read(facts()), "DiagnosticReport")
+    assert "system" not in report["subject"]["identifier"]
+    assert "system" not in report["basedOn"][0]["identifier"]
+
+
 class Server:
     """As much of a FHIR server as tells whether repeated bundles make one truth: conditional update and create."""
 

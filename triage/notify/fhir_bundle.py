@@ -44,6 +44,16 @@ TASK_PRIORITIES = {Priority.URGENT: "stat", Priority.REVIEW: "urgent"}
 
 
 @dataclass(frozen=True, slots=True)
+class Systems:
+    """By which systems the server knows patients and orders: a reference by identifier alone is not followed by all."""
+
+    patient: str = ""
+    """Of patient IDs; empty: not told."""
+    order: str = ""
+    """Of accession numbers, or placer order numbers where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Resource:
     """A resource and the identifier under which the server keeps it."""
 
@@ -67,12 +77,13 @@ class _Resource:
         return f"identifier={self.system}%7Curn:oid:{self.uid}"
 
 
-def build_bundle(facts: Facts, uid: str) -> bytes:
+def build_bundle(facts: Facts, uid: str, systems: Systems) -> bytes:
     """Build one message.
 
     Args:
         facts: What to say.
         uid: Of the message.
+        systems: Of the identifiers by which patient and order are referred to.
 
     Returns:
         UTF-8 JSON of a Bundle that fhir.resources finds valid.
@@ -83,11 +94,11 @@ def build_bundle(facts: Facts, uid: str) -> bytes:
     from fhir.resources.R4B.bundle import Bundle  # takes a fifth of a second, which most commands need not pay
 
     device = _device(facts)
-    observations = [_observation(facts, label, device) for label in _labels(facts)]
-    report = _report(facts, observations)
+    observations = [_observation(facts, label, device, systems) for label in _labels(facts)]
+    report = _report(facts, observations, systems)
     entries = [_put(r) for r in (device, *observations, report)]
     if facts.is_positive and facts.result.priority in TASK_PRIORITIES:
-        entries.append(_post_once(_task(facts, device, observations[0])))
+        entries.append(_post_once(_task(facts, device, observations[0], systems)))
     bundle: Json = {
         "resourceType": "Bundle", "type": "transaction", "identifier": _identifier(URI, uid),
         "timestamp": _instant(facts), "entry": entries,
@@ -118,7 +129,7 @@ def _device(facts: Facts) -> _Resource:
     return _Resource(body, DICOM_UID, uid)
 
 
-def _observation(facts: Facts, label: str, device: _Resource) -> _Resource:
+def _observation(facts: Facts, label: str, device: _Resource, systems: Systems) -> _Resource:
     code, uid = codes.FINDINGS[label], _study_uid(facts, f"observation-{label}")
     # the first coding is for machines; the text tells the intraventricular from any other hemorrhage
     name = wording.NAMES[label] if label == ANY else f"{wording.NAMES[label]} hemorrhage"
@@ -126,7 +137,7 @@ def _observation(facts: Facts, label: str, device: _Resource) -> _Resource:
         "resourceType": "Observation", "identifier": [_identifier(URI, uid)],
         "category": [_concept(f"{TERMINOLOGY}/observation-category", "imaging", "Imaging")],
         "code": {**_coded(code.finding), "text": name},
-        **_about(facts), "issued": _instant(facts), "device": device.reference,
+        **_about(facts, systems), "issued": _instant(facts), "device": device.reference,
         "derivedFrom": [_study(facts)], "note": [{"text": text} for text in facts.warnings],
     }  # fmt: skip
     if code.site is not None:
@@ -155,15 +166,15 @@ def _answer(facts: Facts, label: str) -> Json:
     return answer
 
 
-def _report(facts: Facts, observations: list[_Resource]) -> _Resource:
+def _report(facts: Facts, observations: list[_Resource], systems: Systems) -> _Resource:
     uid = _study_uid(facts, "report")
     body: Json = {
         "resourceType": "DiagnosticReport", "identifier": [_identifier(URI, uid)], "status": "preliminary",
         "category": [_concept(f"{TERMINOLOGY}/v2-0074", "RAD", "Radiology")], "code": _coded(codes.CT_HEAD),
-        **_about(facts), "issued": _instant(facts), "result": [o.reference for o in observations],
+        **_about(facts, systems), "issued": _instant(facts), "result": [o.reference for o in observations],
         "imagingStudy": [_study(facts)], "conclusion": "\n".join(facts.remarks),
     }  # fmt: skip
-    if order := _order(facts):
+    if order := _order(facts, systems):
         body["basedOn"] = [order]
     if facts.is_positive:
         concluded = [codes.INTRACRANIAL_HEMORRHAGE]
@@ -173,7 +184,7 @@ def _report(facts: Facts, observations: list[_Resource]) -> _Resource:
     return _Resource(body, URI, uid)
 
 
-def _task(facts: Facts, device: _Resource, observation: _Resource) -> _Resource:
+def _task(facts: Facts, device: _Resource, observation: _Resource, systems: Systems) -> _Resource:
     """The wish that somebody reads this study before others."""
     priority = TASK_PRIORITIES[facts.result.priority]
     uid = _study_uid(facts, f"task-{priority}")
@@ -185,9 +196,9 @@ def _task(facts: Facts, device: _Resource, observation: _Resource) -> _Resource:
         "focus": _study(facts), "authoredOn": _instant(facts), "requester": device.reference,
         "reasonReference": observation.reference, "note": [{"text": text} for text in facts.warnings],
     }  # fmt: skip
-    if subject := _patient(facts):
+    if subject := _patient(facts, systems):
         body["for"] = subject
-    if order := _order(facts):
+    if order := _order(facts, systems):
         body["basedOn"] = [order]
     return _Resource(body, URI, uid)
 
@@ -209,23 +220,25 @@ def _study_uid(facts: Facts, role: str) -> str:
     return result_uid(facts.result.study_uid, "", "", 0, f"{facts.node_name}/fhir-{role}")
 
 
-def _about(facts: Facts) -> Json:
+def _about(facts: Facts, systems: Systems) -> Json:
     """Whose study, and when it was made: a date, for a time must have its zone, which images seldom tell."""
     about: Json = {}
-    if subject := _patient(facts):
+    if subject := _patient(facts, systems):
         about["subject"] = subject
     if len(date := facts.identity.study_date) == 8:
         about["effectiveDateTime"] = f"{date[:4]}-{date[4:6]}-{date[6:]}"
     return about
 
 
-def _patient(facts: Facts) -> Json:
+def _patient(facts: Facts, systems: Systems) -> Json:
     """A reference by identifier: which Patient that is, the server knows."""
     who = facts.identity
     if not who.patient_id:
         return {}
     identifier: Json = {"type": _concept(f"{TERMINOLOGY}/v2-0203", "MR", "Medical record number"),
                         "value": who.patient_id}  # fmt: skip
+    if systems.patient:
+        identifier["system"] = systems.patient
     if who.issuer_of_patient_id:
         identifier["assigner"] = {"display": who.issuer_of_patient_id}
     return {"type": "Patient", "identifier": identifier}
@@ -235,14 +248,16 @@ def _study(facts: Facts) -> Json:
     return {"type": "ImagingStudy", "identifier": _identifier(DICOM_UID, facts.identity.study_uid)}
 
 
-def _order(facts: Facts) -> Json:
+def _order(facts: Facts, systems: Systems) -> Json:
     """The order by its accession number, else by its placer's number."""
     who = facts.identity
     kind = ("ACSN", "Accession ID") if who.accession_number else ("PLAC", "Placer Identifier")
     if not (value := who.accession_number or who.placer_order_number):
         return {}
-    return {"type": "ServiceRequest",
-            "identifier": {"type": _concept(f"{TERMINOLOGY}/v2-0203", *kind), "value": value}}  # fmt: skip
+    identifier: Json = {"type": _concept(f"{TERMINOLOGY}/v2-0203", *kind), "value": value}
+    if systems.order:
+        identifier["system"] = systems.order
+    return {"type": "ServiceRequest", "identifier": identifier}
 
 
 def _identifier(system: str, uid: str) -> Json:

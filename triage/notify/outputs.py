@@ -6,7 +6,7 @@ from triage.config import FhirOutput, Hl7Output, MessageOutput, WebhookOutput
 from triage.dicom.uids import result_uid
 from triage.notify.facts import Facts
 from triage.notify.fhir_answer import send_bundles
-from triage.notify.fhir_bundle import build_bundle
+from triage.notify.fhir_bundle import Systems, build_bundle
 from triage.notify.hl7_message import build_message
 from triage.notify.mail import build_mail, send_mails
 from triage.notify.mllp import send_messages
@@ -60,7 +60,7 @@ def build(output: MessageOutput, facts: Facts) -> bytes:
         receiver = (output.receiving_application, output.receiving_facility)
         return build_message(facts, uid, output.sending_facility, receiver)
     if isinstance(output, FhirOutput):
-        return build_bundle(facts, uid)
+        return build_bundle(facts, uid, Systems(output.patient_system, output.order_system))
     if isinstance(output, WebhookOutput):
         return build_json(facts, uid, output.identifiers)
     return build_mail(output, facts, uid)
