@@ -318,8 +318,14 @@ def test_an_abandoned_analysis_records_nothing_and_is_taken_up_again(bench: Benc
     assert bench.row().outcome is Outcome.POSITIVE
 
 
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is opened after this does not wait long for a lock."""
+    monkeypatch.setattr("triage.store.db.BUSY_S", 0.5)
+
+
 def test_a_database_that_is_locked_at_the_end_costs_no_attempt_and_loses_nothing(
-    bench: Bench, phantom_files: Phantom
+    impatience: None, bench: Bench, phantom_files: Phantom
 ) -> None:
     """The result cannot be recorded and the claim cannot be given back; the next step takes the study up again."""
     bench.send(phantom_files())
