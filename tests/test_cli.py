@@ -8,6 +8,7 @@ import pytest
 from pydicom import dcmread
 
 from triage.cli import main
+from triage.dicom.uids import result_uid
 
 Phantom = Callable[..., list[Path]]
 Run = Callable[..., tuple[int, str, str]]
@@ -98,6 +99,10 @@ def test_analyse_judges_a_folder_and_writes_its_objects(run: Run, config: Path, 
     written = [dcmread(p) for p in Path("results").iterdir()]
     assert {ds.Modality for ds in written} == {"SR", "KO", "OT"}
     assert all("DEMONSTRATION" in ds.SeriesDescription for ds in written)
+    assert document["run"] == 0
+    (report,) = [ds for ds in written if ds.Modality == "SR"]
+    of_a_node = result_uid(document["study_uid"], document["series_uid"], document["model"]["sha256"], 1, "node-01/sr")
+    assert report.SOPInstanceUID != of_a_node
 
 
 def test_analyse_for_a_person_says_what_was_chosen(run: Run, config: Path, phantom_files: Phantom) -> None:

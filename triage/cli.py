@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -188,15 +188,16 @@ def analyse(
                 documents += [screen.score_document(s.path, s.score, s.reason) for s in bar]
                 continue
             done = analyse_study(study, tools)
+            result = replace(done.result, run=0)  # no node's: its objects have other UIDs than a node's
             unreadable = [{"file": str(u.path), "reason": u.reason} for u in study.unreadable]
-            documents.append({**asdict(done.result), "unreadable": unreadable})
+            documents.append({**asdict(result), "unreadable": unreadable})
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
-                for o in build_objects(done.result, done.sources, node_identity(settings)):
+                for o in build_objects(result, done.sources, node_identity(settings)):
                     with (out / f"{o.kind}-{o.sop_instance_uid}.dcm").open("wb") as file:
                         o.write(file)
             if not as_json:
-                screen.print_result(Console(), done.result)
+                screen.print_result(Console(), result)
                 screen.print_unreadable(Console(), unreadable)
     if as_json or no_selection:
         print(json.dumps(documents, indent=2))

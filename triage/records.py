@@ -355,7 +355,7 @@ class Result:
     repairs: tuple[str, ...] = ()
     lossy: bool = False
     run: int = 1
-    """Number of this analysis of the study, from 1; later runs supersede earlier ones."""
+    """Number of this analysis of the study, from 1; later runs supersede earlier ones. 0: made without a node."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """Every threshold that was applied, by name: "urgent", "review" and the subtype labels."""
 

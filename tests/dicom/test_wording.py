@@ -3,7 +3,9 @@ from dataclasses import replace
 import pytest
 
 from triage.dicom.wording import (
+    compared,
     contour_legend,
+    headline,
     nothing_spoke,
     outcome_remarks,
     percent,
@@ -12,7 +14,7 @@ from triage.dicom.wording import (
     series_description,
     technical_remarks,
 )
-from triage.records import Finding, ModelIdentity, Outcome, Priority, Result, SetAside
+from triage.records import ANY, Finding, ModelIdentity, Outcome, Priority, Result, SetAside
 
 DEMO = ModelIdentity("ich-demo", "0.1", "ab" * 32, "demonstration", "resnet18")
 RESULT = Result("1.2", Outcome.POSITIVE, Priority.URGENT, "", DEMO, 0.0, 1.0, findings=(
@@ -25,6 +27,24 @@ RESULT = Result("1.2", Outcome.POSITIVE, Priority.URGENT, "", DEMO, 0.0, 1.0, fi
 ])  # fmt: skip
 def test_no_probability_is_certain(p: float, text: str) -> None:
     assert percent(p) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "threshold", "shown"),
+    [
+        (0.973, 0.5, ("97 %", "50 %")),
+        (0.496, 0.5, ("49.6 %", "50.0 %")),
+        (0.5, 0.5, ("50.0 %", "50.0 %")),
+        (0.004, 0.006, ("0.4 %", "0.6 %")),
+    ],
+)
+def test_rounding_never_hides_on_which_side_of_its_threshold_a_finding_is(
+    p: float, threshold: float, shown: tuple[str, str]
+) -> None:
+    finding = Finding(ANY, p, threshold, p >= threshold, ())
+    assert compared(finding) == shown
+    told = headline(replace(RESULT, findings=(finding,)))
+    assert told.endswith(f"({shown[0]}, threshold {shown[1]})")
 
 
 def test_no_series_description_is_too_long() -> None:

@@ -252,9 +252,10 @@ def _finding_row(draw: ImageDraw.ImageDraw, result: Result, label: str, y: int) 
     draw.rectangle((left, top, left + (right - left) * finding.p, bottom), fill=colour)
     tick = left + (right - left) * finding.threshold
     draw.line((tick, top - 6, tick, bottom + 6), TEXT, 3)
-    write(draw, (right + 100, y), wording.percent(finding.p), Pen(28, colour, anchor="rm"))
+    p, threshold = wording.compared(finding)
+    write(draw, (right + 100, y), p, Pen(28, colour, anchor="rm"))
     side = "above" if finding.present else "below"  # never "absent": that is for a reader to say
-    text = f"{side} threshold {wording.percent(finding.threshold)}"
+    text = f"{side} threshold {threshold}"
     write(draw, (WIDTH_PX - MARGIN_PX, y), text, Pen(24, TEXT if finding.present else MUTED, anchor="rm"))
 
 

@@ -57,6 +57,14 @@ def percent(p: float) -> str:
     return ">99 %" if p > 0.99 else f"{100 * p:.0f} %"
 
 
+def compared(finding: Finding) -> tuple[str, str]:
+    """Probability and threshold of a finding; in tenths of a percent where whole ones would hide which is larger."""
+    shown = percent(finding.p), percent(finding.threshold)
+    if shown[0] != shown[1]:
+        return shown
+    return f"{100 * finding.p:.1f} %", f"{100 * finding.threshold:.1f} %"
+
+
 def model_line(model: ModelIdentity) -> str:
     """Name, version, kind and hash of the model pack."""
     return f"{model.name} {model.version} ({model.architecture}, pack {model.sha256[:12]})"
@@ -67,7 +75,7 @@ def headline(result: Result) -> str:
     if result.outcome is Outcome.NOT_ANALYSED:
         return "Not analysed"
     finding = result.finding(ANY)
-    score = f" ({percent(finding.p)}, threshold {percent(finding.threshold)})" if finding else ""
+    score = " ({}, threshold {})".format(*compared(finding)) if finding else ""
     if result.outcome is Outcome.NEGATIVE:
         return f"No intracranial hemorrhage suspected{score}"
     return f"Intracranial hemorrhage suspected{score}"

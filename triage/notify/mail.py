@@ -101,7 +101,7 @@ def _lines(facts: Facts, identifiers: bool) -> Iterator[str]:
     yield ""
     for f in result.findings:
         presence = "suspected" if f.present else "below threshold"
-        yield f"{wording.NAMES[f.label]}: {presence}, {wording.percent(f.p)} (threshold {wording.percent(f.threshold)})"
+        yield "{}: {}, {} (threshold {})".format(wording.NAMES[f.label], presence, *wording.compared(f))
     yield f"Study: {facts.study_id} (`triage show {facts.study_id}` on node {facts.node_name})"
     if identifiers and facts.identity.accession_number:
         yield f"Accession number: {facts.identity.accession_number}"
