@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from dicom.results_data import (
     SERIES,
+    case,
     ct_series,
     enhanced_ct,
-    make_activations,
-    make_result,
     make_volume,
     negative,
     set_to,
@@ -19,17 +18,10 @@ from pydicom import Dataset, dcmread, dcmwrite
 
 from triage.dicom.activation_map import build_activation_map
 from triage.dicom.equipment import NodeIdentity
-from triage.dicom.evidence import load_evidence
 from triage.dicom.sources import Sources
 from triage.records import ANY, ActivationMap, Result
 
 NODE = NodeIdentity(node_name="node-07")
-
-
-def case(paths: list[Path], **changes: Any) -> tuple[Result, list[Dataset], Sources]:
-    volume = make_volume(paths)
-    result = make_result(volume, **changes)
-    return result, load_evidence(paths), Sources(paths, volume, activations=make_activations(volume, result))
 
 
 def built(result: Result, evidence: list[Dataset], sources: Sources, path: Path) -> Dataset:

@@ -2,17 +2,15 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from dicom.results_data import (
     SERIES,
     VALIDATED,
+    case,
     ct_series,
     enhanced_ct,
-    make_activations,
-    make_result,
     make_volume,
     need,
     negative,
@@ -22,18 +20,11 @@ from pydicom import Dataset, dcmread, dcmwrite
 
 from triage.dicom.contours import outlines
 from triage.dicom.equipment import NodeIdentity
-from triage.dicom.evidence import load_evidence
 from triage.dicom.presentation import build_presentation
 from triage.dicom.sources import Sources
 from triage.records import Result
 
 NODE = NodeIdentity(node_name="node-07", max_key_slices=3)
-
-
-def case(paths: list[Path], **changes: Any) -> tuple[Result, list[Dataset], Sources]:
-    volume = make_volume(paths)
-    result = make_result(volume, **changes)
-    return result, load_evidence(paths), Sources(paths, volume, activations=make_activations(volume, result))
 
 
 def built(result: Result, evidence: list[Dataset], sources: Sources, path: Path) -> Dataset:

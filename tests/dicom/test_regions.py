@@ -9,11 +9,10 @@ from dicom.results_data import (
     SERIES,
     STUDY,
     VALIDATED,
+    case,
     ct_series,
     enhanced_ct,
     items,
-    make_activations,
-    make_result,
     make_volume,
     negative,
     text_of,
@@ -24,19 +23,12 @@ from pydicom.sr.codedict import codes as standard
 
 from triage.dicom.contours import outlines
 from triage.dicom.equipment import NodeIdentity
-from triage.dicom.evidence import load_evidence
 from triage.dicom.regions import EXPLANATION, build_regions
 from triage.dicom.report import build_report
 from triage.dicom.sources import Sources
 from triage.records import ANY, SUBTYPES, ActivationMap, Result
 
 NODE = NodeIdentity(node_name="node-07")
-
-
-def case(paths: list[Path], **changes: Any) -> tuple[Result, list[Dataset], Sources]:
-    volume = make_volume(paths)
-    result = make_result(volume, **changes)
-    return result, load_evidence(paths), Sources(paths, volume, activations=make_activations(volume, result))
 
 
 def built(result: Result, evidence: list[Dataset], sources: Sources, path: Path) -> Dataset:

@@ -1,7 +1,6 @@
 """A stand-in PACS for demonstrations: writes what it gets into a folder and commits to it; no archive, no query."""
 
 import contextlib
-import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pydicom import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from triage.net.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, VERIFICATION
+from triage.net.library import UID_PATTERN
 from triage.net.statuses import SUCCESS
 
 CANNOT_UNDERSTAND = 0xC000
@@ -22,8 +22,6 @@ NO_SUCH_INSTANCE = 0x0112
 
 ALL_COMMITTED, SOME_FAILED = 1, 2
 """Event types (PS3.4 J.3.3.1)."""
-
-UID_PATTERN = re.compile(r"[0-9.]{1,64}")
 
 
 class StandInPacs:
