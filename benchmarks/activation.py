@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from triage.nn.pack import Pack, load_pack
 from triage.nn.predict import judge
-from triage.phantom.study import PhantomSpec, PhantomStudy, generate
+from triage.phantom import PhantomSpec, PhantomStudy, generate
 from triage.records import ANY, SUBTYPES, ActivationMap, Slice, Volume
 
 FIRST_SEED = 700_001

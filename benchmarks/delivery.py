@@ -28,7 +28,7 @@ from sqlalchemy import create_engine, text
 
 from triage.config import Destination
 from triage.net import scu
-from triage.phantom.study import PhantomSpec, generate
+from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 
 LIMIT_S = 120.0

@@ -22,7 +22,7 @@ from receive import free_port, wait_for_echo
 from triage.config import Destination
 from triage.net import scu
 from triage.net.standin import StandInPacs
-from triage.phantom.study import PhantomSpec, generate
+from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 from triage.records import SUBTYPES
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from triage.phantom.study import PhantomSpec, generate
+from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 
 START_LIMIT_S = 60.0

@@ -14,7 +14,7 @@ from triage.nn.architectures import build
 from triage.nn.card import Card, Networks, Thresholds
 from triage.nn.pack import load_pack, write_pack
 from triage.nn.preprocess import Preprocessing
-from triage.phantom.study import PhantomSpec, generate
+from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 from triage.pipeline import Tools
 from triage.reception import Receiver

@@ -251,7 +251,7 @@ def phantom(
     ] = None,
 ) -> None:
     """Write a synthetic head CT with known truth as DICOM files."""
-    from triage.phantom.study import PhantomSpec, generate
+    from triage.phantom import PhantomSpec, generate
     from triage.phantom.writer import QUIRKS, WriterOptions, write_series
 
     subtypes = None if subtype is None else tuple(s for s in subtype if s != "none")

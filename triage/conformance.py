@@ -32,7 +32,7 @@ from triage.dicom.headers import read_instance
 from triage.dicom.objects import ResultObject, build_objects
 from triage.dicom.sources import SentObject, Sources
 from triage.net import contexts, scu, statuses
-from triage.phantom.study import PhantomSpec, generate
+from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 from triage.records import (
     ANY,

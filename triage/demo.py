@@ -12,7 +12,7 @@ from triage.dicom.objects import describe_file
 from triage.errors import TriageError
 from triage.net import scu
 from triage.net.standin import StandInPacs
-from triage.phantom.study import PhantomSpec, generate
+from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 from triage.records import DeliveryState, SendOutcome, StudyState
 from triage.service import Service

@@ -36,7 +36,7 @@ from triage.dicom import codes
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.objects import build_objects
 from triage.dicom.sources import Sources
-from triage.phantom.study import PhantomSpec, generate
+from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 from triage.records import ANY, SUBTYPES, ObjectKind, Result
 

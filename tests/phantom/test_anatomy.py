@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from triage.phantom import SHIFTED, USUAL, PhantomSpec, PhantomStudy, Profile, generate
+from triage.phantom.bleeding import draw_plans
 from triage.phantom.fields import Grid, coordinates, noise, region_around, resample, soft_slab
 from triage.phantom.profile import draw_head
 from triage.phantom.scanner import photon_noise
-from triage.phantom.study import _plans
 from triage.records import FloatArray
 
-STILL_HEAD = replace(USUAL, turn_deg=0.01, off_centre_mm=0.01, noise_hu=(0.5, 0.6), size=(1, 1), aspect=(1, 1),
+STILL_HEAD = replace(USUAL, turn_deg=0.01, nod_deg=(0, 0), bumps_mm=(0.8, 0.8), off_centre_mm=0.01, noise_hu=(0.5, 0.6), size=(1, 1), aspect=(1, 1),
                      offset_hu=(0, 0), gain=(1, 1), p_infarct=0)  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_noise_level_and_slice_thickness() -> None:
 
 
 def test_random_truth_has_negatives_and_every_label() -> None:
-    draws = [[p.label for p in _plans(PhantomSpec(), rng(seed))] for seed in range(400)]
+    draws = [[p.label for p in draw_plans(PhantomSpec(), rng(seed))] for seed in range(400)]
     empty = sum(not d for d in draws)
     assert 110 < empty < 210
     assert {label for d in draws for label in d} == {"epidural", "intraparenchymal", "intraventricular",

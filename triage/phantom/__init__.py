@@ -1,6 +1,18 @@
 """Synthetic head CT with known truth, from one integer seed; no patient anywhere, no DICOM (that is `writer`)."""
 
-from triage.phantom.profile import SHIFTED, USUAL, Profile
-from triage.phantom.study import VERSION, PhantomSpec, PhantomStudy, Truth, generate
+from triage.phantom.profile import PROFILES, SHIFTED, USUAL, WIDE, Profile
+from triage.phantom.spec import PhantomSpec
+from triage.phantom.study import VERSION, PhantomStudy, Truth, generate
 
-__all__ = ["SHIFTED", "USUAL", "VERSION", "PhantomSpec", "PhantomStudy", "Profile", "Truth", "generate"]
+__all__ = [
+    "PROFILES",
+    "SHIFTED",
+    "USUAL",
+    "VERSION",
+    "WIDE",
+    "PhantomSpec",
+    "PhantomStudy",
+    "Profile",
+    "Truth",
+    "generate",
+]

@@ -28,9 +28,6 @@ from triage.records import FloatArray
 FALX_HU = 50.0
 CALCIUM_HU = (110.0, 420.0)
 
-SULCUS_PITCH_MM = 3.0
-"""Smoothing length of the random field whose zero surfaces are the sulci: gyri of about 12 mm."""
-
 
 @dataclass(frozen=True, slots=True)
 class Deformation:
@@ -185,7 +182,7 @@ def _cortex(
     r = np.sqrt(at.x * at.x + at.y * at.y + at.z * at.z) + np.float32(1)
     outwards = (80 + 0.25 * (r - 80)) / r  # folds stand on the surface, so a column of depth sees one place
     px, py, pz = at.x * outwards, at.y * outwards, at.z * outwards
-    slope = np.float32(1 / (1.41 * SULCUS_PITCH_MM))
+    slope = np.float32(1 / (1.41 * head.sulcus_mm))
     away = np.abs(fold(px, py, pz)) / slope  # about mm from the nearest fold
     far = np.float32(16 + 2 * head.atrophy) + 5 * reach(px, py, pz)
     below = at.z < -14  # cerebellum and temporal floor: finer and shallower
@@ -232,7 +229,7 @@ def paint_brain(
     at = deformed(head, grid, s, change, rng)
     inside = soft(s.depth, grid.soft_mm)
     grey, csf, ventricle = (np.zeros(grid.shape, np.float32) for _ in range(3))
-    fields = lattice(rng, SULCUS_PITCH_MM, 96), lattice(rng, 9.0, 96)
+    fields = lattice(rng, head.sulcus_mm, 96), lattice(rng, 9.0, 96)
     sunk = s.depth - np.asarray(change.inward, np.float32)
     fissure = _falx_extent(s, 3.0)
     sunk = np.minimum(sunk, np.abs(at.x) + 60 * (1 - fissure))  # gyri also face each other across the midline

@@ -25,8 +25,15 @@ class Profile:
     bone_hu: Range = (950.0, 1500.0)
     blood_hu: Range = (40.0, 58.0)
     """Of flowing blood in the dural sinuses, by haematocrit."""
+    bumps_mm: Range = (0.6, 2.4)
+    """Irregularity of the skull's outline, a standard deviation."""
+    sulcus_mm: Range = (2.6, 3.4)
+    """Smoothing length of the random field whose zero surfaces are the sulci: gyri are about four times as wide."""
     turn_deg: float = 7.0
-    """Greatest turn of the head about each axis."""
+    """Greatest turn of the head about the axes up (z) and front to back (y)."""
+    nod_deg: Range = (-15.0, 15.0)
+    """Of the head about the axis from side to side: what gantry tilt and the lie of the head leave between slices and
+    the skull base."""
     off_centre_mm: float = 9.0
     fov_mm: Range = (215.0, 250.0)
     noise_hu: Range = (2.0, 5.5)
@@ -39,10 +46,33 @@ class Profile:
     streak_hu: Range = (3.0, 16.0)
     offset_hu: Range = (-2.5, 2.5)
     gain: Range = (0.98, 1.02)
+    spacing_mm: Range = (3.0, 7.5)
+    """Of slices, where the spec leaves it open."""
+    tilt_deg: Range = (-20.0, 20.0)
+    """Of the gantry, likewise."""
     p_calcified: float = 0.6
     """Of choroid plexus and pineal in the old; less in the young."""
+    p_ganglia_calcified: float = 0.1
+    """Of the old."""
     p_infarct: float = 0.08
+    """Old infarct."""
+    p_white_disease: float = 0.5
+    p_oedema: float = 0.05
+    """Low density without a bleed: fresh infarct, or oedema round nothing that is seen."""
+    p_tumour: float = 0.05
+    """Tumour-like mass, no bleed."""
     p_headrest: float = 0.9
+    p_hair: float = 0.6
+    p_tube: float = 0.15
+    """Tubes, lines and electrodes outside the head."""
+    p_clip: float = 0.03
+    """Aneurysm clip or coil, with its streaks."""
+    p_shunt: float = 0.03
+    """Ventricular catheter."""
+    p_craniotomy: float = 0.05
+    """Bone flap, with plates, or a gap."""
+    p_motion: float = 0.08
+    """Head moved during the scan."""
 
 
 USUAL = Profile()
@@ -51,9 +81,23 @@ SHIFTED = Profile(
     name="shifted", age=(30, 97), size=(0.90, 1.10), aspect=(0.91, 1.09), skull_mm=(3.5, 10.0), contrast_hu=(4.0, 8.0),
     white_hu=(22.0, 32.0), turn_deg=10.0, fov_mm=(200.0, 270.0), noise_hu=(3.5, 7.5), blur_mm=(0.35, 1.1),
     sharpness=(0.0, 1.0), cupping_hu=(0.0, 9.0), streak_hu=(6.0, 25.0), offset_hu=(-4.0, 4.0), gain=(0.96, 1.04),
-    p_infarct=0.15,
+    p_infarct=0.15, bumps_mm=(1.5, 4.0), sulcus_mm=(3.6, 4.4), nod_deg=(-25.0, 25.0), p_motion=0.2,
 )  # fmt: skip
-"""Anatomy and noise for tests of what a model trained on USUAL has never seen."""
+"""Anatomy and noise for tests of what a model trained on USUAL or WIDE has never seen: its gyri are wider than any of
+theirs."""
+
+WIDE = Profile(
+    name="wide", age=(15, 97), size=(0.86, 1.12), aspect=(0.90, 1.10), skull_mm=(3.0, 10.0), scalp_mm=(2.5, 11.0),
+    white_hu=(20.0, 34.0), contrast_hu=(3.0, 11.0), csf_hu=(0.0, 14.0), bone_hu=(800.0, 1800.0), blood_hu=(36.0, 66.0),
+    bumps_mm=(0.3, 4.0), sulcus_mm=(2.2, 3.5), turn_deg=15.0, nod_deg=(-25.0, 25.0), off_centre_mm=15.0,
+    fov_mm=(180.0, 300.0), noise_hu=(0.8, 7.0), blur_mm=(0.3, 1.3), sharpness=(0.0, 1.0), cupping_hu=(0.0, 9.0),
+    streak_hu=(0.0, 25.0), offset_hu=(-5.0, 5.0), gain=(0.95, 1.05), spacing_mm=(2.5, 10.0), tilt_deg=(-25.0, 25.0),
+    p_ganglia_calcified=0.15, p_infarct=0.15, p_white_disease=0.6, p_oedema=0.12, p_tumour=0.12, p_hair=0.7,
+    p_tube=0.3, p_clip=0.08, p_shunt=0.07, p_craniotomy=0.1, p_motion=0.15,
+)  # fmt: skip
+"""Variety beyond reality, to train on (domain randomisation, Tobin 2017): no cue that only a phantom has may help."""
+
+PROFILES = {profile.name: profile for profile in (USUAL, SHIFTED, WIDE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +117,10 @@ class Head:
     """Half axes of the inner table: side, front to back, up."""
     skull_mm: float
     scalp_mm: float
+    bumps_mm: float
+    """Irregularity of the skull's outline."""
+    sulcus_mm: float
+    """Smoothing length of the field of sulci."""
     skew: float
     """Plagiocephaly: x moved by this share of y."""
     turn_deg: tuple[float, float, float]
@@ -112,10 +160,18 @@ class Scanner:
     offset_hu: float
     gain: float
     headrest: bool
+    motion_mm: float
+    """How far the head moved during the scan; 0: it lay still."""
 
 
 def _in(rng: np.random.Generator, between: Range) -> float:
     return float(rng.uniform(*between))
+
+
+def _if(rng: np.random.Generator, p: float, between: Range) -> float:
+    """A value with probability p, else 0; draws as much either way, so a switch leaves all other draws alone."""
+    value, chance = _in(rng, between), rng.random()
+    return value if chance < p else 0.0
 
 
 def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
@@ -140,12 +196,14 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
         atrophy=atrophy,
         ventricles=float(np.clip(0.72 + 0.75 * atrophy + rng.normal(0, 0.12), 0.5, 1.7)),
         asymmetry=float(rng.normal(0, 0.08)),
-        cavum_mm=float(rng.uniform(1.5, 4)) if rng.random() < 0.08 else 0.0,
+        cavum_mm=_if(rng, 0.08, (1.5, 4.0)),
         radii_mm=(67 * size * aspect, 84 * size / aspect, 76 * size * float(rng.uniform(0.97, 1.03))),
         skull_mm=_in(rng, profile.skull_mm),
         scalp_mm=_in(rng, profile.scalp_mm),
+        bumps_mm=_in(rng, profile.bumps_mm),
+        sulcus_mm=_in(rng, profile.sulcus_mm),
         skew=float(rng.normal(0, 0.012)),
-        turn_deg=(_in(rng, (-turn, turn)), _in(rng, (-0.6 * turn, 0.6 * turn)), _in(rng, (-turn, turn))),
+        turn_deg=(_in(rng, profile.nod_deg), _in(rng, (-0.6 * turn, 0.6 * turn)), _in(rng, (-turn, turn))),
         off_centre_mm=(float(rng.uniform(-away, away)), float(rng.uniform(-away, away))),
         white_hu=white,
         grey_hu=white + _in(rng, profile.contrast_hu),
@@ -155,11 +213,11 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
         diploe=float(rng.uniform(0.15, 0.5)),
         dura_mm=_in(rng, (0.7, 1.3)),
         falx_bend_mm=float(rng.normal(0, 0.8)),
-        choroid=float(rng.uniform(1.2, 3.5)) if rng.random() < calcified else 0.0,
-        pineal=float(rng.uniform(1.0, 2.8)) if rng.random() < calcified else 0.0,
+        choroid=_if(rng, calcified, (1.2, 3.5)),
+        pineal=_if(rng, calcified, (1.0, 2.8)),
         falx_calcified=bool(rng.random() < 0.25 * old + 0.03),
-        ganglia_calcified=bool(rng.random() < 0.1 * old),
-        white_disease_hu=float(rng.uniform(0, 9)) * old,
+        ganglia_calcified=bool(rng.random() < profile.p_ganglia_calcified * old),
+        white_disease_hu=_if(rng, profile.p_white_disease, (2.0, 12.0)) * old,
         infarct=bool(rng.random() < profile.p_infarct * 2 * old),
     )
 
@@ -184,4 +242,5 @@ def draw_scanner(rng: np.random.Generator, profile: Profile) -> Scanner:
         offset_hu=_in(rng, profile.offset_hu),
         gain=_in(rng, profile.gain),
         headrest=bool(rng.random() < profile.p_headrest),
+        motion_mm=_if(rng, profile.p_motion, (0.8, 5.0)),
     )

@@ -115,3 +115,18 @@ def photon_noise(shape: tuple[int, int, int], step_mm: tuple[float, float, float
     level = scanner.noise_hu * (REFERENCE_MM / thickness_mm) ** 0.5 / float(grain.std(dtype=np.float64))
     grain *= np.float32(level)
     return grain
+
+
+def scaled_hu(hu: FloatArray, scanner: Scanner) -> FloatArray:
+    """The same image from a scanner whose HU scale is slightly wrong; air and water err alike by the offset.
+
+    Args:
+        hu: Any shape.
+        scanner: Parameters; the gain works about water (0 HU), as a wrong slope does.
+
+    Returns:
+        The same array, changed in place.
+    """
+    hu *= np.float32(scanner.gain)
+    hu += np.float32(scanner.offset_hu)
+    return hu

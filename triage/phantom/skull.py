@@ -62,6 +62,15 @@ class Surface:
     """Height above the tentorium (or its prolongation)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One head on its grid: what everything in it is built on."""
+
+    head: Head
+    grid: Grid
+    surface: Surface
+
+
 def _vault(head: Head, at: Coordinates) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Radial share, depth below the vault and vertical share of its normal."""
     rx, ry, rz = head.radii_mm
@@ -118,7 +127,7 @@ def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -
         The distances.
     """
     radial, vault, rise = _vault(head, at)
-    vault += noise(rng, grid.shape, grid.step_mm, 55) * np.float32(0.8)
+    vault += noise(rng, grid.shape, grid.step_mm, 55) * np.float32(head.bumps_mm)
     depth = vault.copy()
     low = region_around(grid, (-120, -140, -400), (120, 140, BASE_MM))
     here = at.at(low)
@@ -188,9 +197,7 @@ class _Base:
         a, b = (tuple(v * f for v, f in zip(p, self.scale, strict=True)) for p in points)
         r = tuple(v * self.scale[0] for v in radii)
         reach = max(r) + 3
-        low, high = (
-            tuple(f(u, v) + w for u, v in zip(a, b, strict=True)) for f, w in ((min, -reach), (max, reach))
-        )
+        low, high = (tuple(f(u, v) + w for u, v in zip(a, b, strict=True)) for f, w in ((min, -reach), (max, reach)))
         region = region_around(self.grid, _point(low), _point(high))
         if any(part.stop <= part.start for part in region):
             return

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from triage.phantom.study import VERSION, PhantomSpec, PhantomStudy
+from triage.phantom.spec import PhantomSpec
+from triage.phantom.study import VERSION, PhantomStudy
 
 Stored = npt.NDArray[np.int32]
 
