@@ -181,16 +181,22 @@ def _cortex(
     fold, reach = fields
     r = np.sqrt(at.x * at.x + at.y * at.y + at.z * at.z) + np.float32(1)
     outwards = (80 + 0.25 * (r - 80)) / r  # folds stand on the surface, so a column of depth sees one place
-    px, py, pz = at.x * outwards, at.y * outwards, at.z * outwards
     slope = np.float32(1 / (1.41 * head.sulcus_mm))
-    away = np.abs(fold(px, py, pz)) / slope  # about mm from the nearest fold
-    far = np.float32(16 + 2 * head.atrophy) + 5 * reach(px, py, pz)
+    deeper = reach(at.x * outwards, at.y * outwards, at.z * outwards)
+    far = np.float32(16 + 2 * head.atrophy) + 5 * deeper
     below = at.z < -14  # cerebellum and temporal floor: finer and shallower
     far = np.where(below & (at.y > 10), far * np.float32(0.65), far)
     left = np.clip(1 - sunk / np.maximum(far, 1), 0, 1)
-    half = np.float32(0.32 + 1.7 * head.atrophy) * np.minimum(2 * left, 1)
-    sulcus = soft_slab(away, half, grid.soft_mm) * (left > 0)
-    film = np.float32(0.25 + 2.6 * head.atrophy)
+    half = np.float32(0.45 + 1.5 * head.atrophy) * np.minimum(2 * left, 1) * np.clip(1 + 0.3 * deeper, 0.4, 1.7)
+    normal = grid.matrix[:, 0] / grid.step_mm[0]
+    sulcus, away = np.zeros_like(sunk), np.zeros_like(sunk)
+    for part in (-0.27, 0.27):  # a slice is thick: it blurs folds that it cuts at a slant
+        dx, dy, dz = (float(v) * part * grid.thickness_mm for v in normal)
+        near = np.abs(fold((at.x + dx) * outwards, (at.y + dy) * outwards, (at.z + dz) * outwards)) / slope
+        away += near * np.float32(0.5)  # about mm from the nearest fold
+        sulcus += soft_slab(near, half, grid.soft_mm) * np.float32(0.5)
+    sulcus *= left > 0
+    film = np.float32(0.25 + 2.4 * head.atrophy) * np.clip(1 + 0.4 * deeper, 0.3, 2)
     sulcus = np.maximum(sulcus, soft(film - sunk, grid.soft_mm))
     ribbon = np.maximum(soft(half + 3 - away, grid.soft_mm) * soft(far + 2 - sunk, 5), soft(film + 3.4 - sunk, 2))
     return sulcus, ribbon
@@ -227,7 +233,7 @@ def paint_brain(
     """
     rng, change = chance
     at = deformed(head, grid, s, change, rng)
-    inside = soft(s.depth, grid.soft_mm)
+    inside = np.clip(s.depth / (grid.soft_mm + s.rise * np.float32(0.8 * grid.thickness_mm)) + np.float32(0.5), 0, 1)
     grey, csf, ventricle = (np.zeros(grid.shape, np.float32) for _ in range(3))
     fields = lattice(rng, head.sulcus_mm, 96), lattice(rng, 9.0, 96)
     sunk = s.depth - np.asarray(change.inward, np.float32)
