@@ -130,7 +130,7 @@ def _ventricles(head: Head, grid: Grid, at: Coordinates, out: FloatArray) -> Non
     out[region] = soft(inside, grid.soft_mm)
 
 
-def _cisterns(head: Head, grid: Grid, at: Coordinates, csf: FloatArray) -> None:
+def _cisterns(head: Head, grid: Grid, at: Coordinates, csf: FloatArray, rng: np.random.Generator) -> None:
     """Basal cisterns and Sylvian fissures as shares, in place."""
     a = head.atrophy
     wide = 1.0 + 2.2 * a
@@ -150,9 +150,11 @@ def _cisterns(head: Head, grid: Grid, at: Coordinates, csf: FloatArray) -> None:
     folium = _chain(squat, ((0, 40, -6, 1.2 + 1.5 * a), (0, 55, -14, 0.7 + a)))  # above the vermis
     inside = np.maximum.reduce([star, front, arms, ring, pons, belly, angle, magna, folium, front_folds])
     share = soft(inside, grid.soft_mm)
+    uneven = noise(rng, here.x.shape, grid.step_mm, 9)
     for sign in (-1.0, 1.0):  # the insular cleft and its way out to the side
         half = 0.35 + 0.75 * wide * (1 + 0.15 * sign * head.asymmetry * 10)
-        x = here.x * np.float32(sign)
+        half *= np.clip(1 + np.float32(0.7) * uneven, 0.2, 2.2)
+        x = here.x * np.float32(sign) + np.float32(1.2) * uneven
         curve = x - (41 - ((here.y + 6) / 12) ** 2)
         extent = soft(ellipsoid(here, (sign * 41, -7, 0), (30, 23, 15)), 4)
         cleft = soft_slab(np.abs(curve), half, grid.soft_mm) * extent
@@ -251,7 +253,7 @@ def paint_brain(
     gap = 0.5 + 1.6 * head.atrophy
     cut = soft_slab(np.abs(at.x), gap, grid.soft_mm) * fissure
     np.maximum(csf, cut, out=csf)
-    _cisterns(head, grid, at, csf)
+    _cisterns(head, grid, at, csf, rng)
     _ventricles(head, grid, at, ventricle)
     csf *= 1 - ventricle
     tissue = np.float32(head.white_hu) + grey * np.float32(head.grey_hu - head.white_hu)

@@ -27,6 +27,8 @@ class Profile:
     """Of flowing blood in the dural sinuses, by haematocrit."""
     bumps_mm: Range = (0.6, 2.4)
     """Irregularity of the skull's outline, a standard deviation."""
+    bend_mm: Range = (0.5, 2.0)
+    """Irregularity of the skull base, a standard deviation."""
     sulcus_mm: Range = (2.6, 3.4)
     """Smoothing length of the random field whose zero surfaces are the sulci: gyri are about four times as wide."""
     turn_deg: float = 7.0
@@ -89,7 +91,8 @@ theirs."""
 WIDE = Profile(
     name="wide", age=(15, 97), size=(0.86, 1.12), aspect=(0.90, 1.10), skull_mm=(3.0, 10.0), scalp_mm=(2.5, 11.0),
     white_hu=(20.0, 34.0), contrast_hu=(3.0, 11.0), csf_hu=(0.0, 14.0), bone_hu=(800.0, 1800.0), blood_hu=(36.0, 66.0),
-    bumps_mm=(0.3, 4.0), sulcus_mm=(2.2, 3.5), turn_deg=15.0, nod_deg=(-25.0, 25.0), off_centre_mm=15.0,
+    bumps_mm=(0.3, 4.0), bend_mm=(0.3, 3.5),
+    sulcus_mm=(2.2, 3.5), turn_deg=15.0, nod_deg=(-25.0, 25.0), off_centre_mm=15.0,
     fov_mm=(180.0, 300.0), noise_hu=(0.8, 7.0), blur_mm=(0.3, 1.3), sharpness=(0.0, 1.0), cupping_hu=(0.0, 9.0),
     streak_hu=(0.0, 25.0), offset_hu=(-5.0, 5.0), gain=(0.95, 1.05), spacing_mm=(2.5, 10.0), tilt_deg=(-25.0, 25.0),
     p_ganglia_calcified=0.15, p_infarct=0.15, p_white_disease=0.6, p_oedema=0.12, p_tumour=0.12, p_hair=0.7,
@@ -119,6 +122,12 @@ class Head:
     scalp_mm: float
     bumps_mm: float
     """Irregularity of the skull's outline."""
+    bend_mm: float
+    """Irregularity of the skull base."""
+    roundness: float
+    """2: seen from above the head is an ellipse; less: a box with rounded corners."""
+    taper: float
+    """How much wider the head is behind than in front."""
     sulcus_mm: float
     """Smoothing length of the field of sulci."""
     skew: float
@@ -201,6 +210,9 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
         skull_mm=_in(rng, profile.skull_mm),
         scalp_mm=_in(rng, profile.scalp_mm),
         bumps_mm=_in(rng, profile.bumps_mm),
+        bend_mm=_in(rng, profile.bend_mm),
+        roundness=_in(rng, (1.3, 2.0)),
+        taper=_in(rng, (0.02, 0.13)),
         sulcus_mm=_in(rng, profile.sulcus_mm),
         skew=float(rng.normal(0, 0.012)),
         turn_deg=(_in(rng, profile.nod_deg), _in(rng, (-0.6 * turn, 0.6 * turn)), _in(rng, (-turn, turn))),

@@ -8,6 +8,7 @@ from triage.phantom.fields import (
     Coordinates,
     Grid,
     Point,
+    Region,
     blend_in,
     capsule,
     ellipsoid,
@@ -27,6 +28,8 @@ SKIN_HU = 55.0
 MUSCLE_HU = 52.0
 BASE_MM = -14.0
 """Below this z there may be skull base or face."""
+MOST_BEND_MM = 6.0
+"""The skull base bends no further than this."""
 FACE_MM = -34.0
 """Below this z the head is face in front and neck behind."""
 
@@ -60,6 +63,10 @@ class Surface:
     """1 on the inner table of the vault, 0 in the middle."""
     tentorium: FloatArray
     """Height above the tentorium (or its prolongation)."""
+    bone: FloatArray
+    """Thickness of the vault's bone."""
+    bent: Coordinates
+    """Coordinates that the skull base follows: bent a little, since no two sides and no two heads are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,11 @@ def _vault(head: Head, at: Coordinates) -> tuple[FloatArray, FloatArray, FloatAr
     rx, ry, rz = head.radii_mm
     up = np.where(at.z > 0, np.float32(1 / rz), np.float32(0.5 / rz))
     v = at.y * np.float32(1 / ry)
-    narrow = 1 + np.float32(0.07) * v - np.float32(0.05) * v * v  # heads are widest behind the ears
+    narrow = 1 + np.float32(head.taper) * v - np.float32(0.05) * v * v  # heads are widest behind the ears
     u = (at.x + np.float32(head.skew) * at.y) / (np.float32(rx) * narrow)
     w = at.z * up
     u2, v2, w2 = u * u, v * v, w * w
-    flat2 = np.sqrt(u2 * u2 + v2 * v2 + np.float32(1.75) * u2 * v2)  # between an ellipse and a rounded box
+    flat2 = np.sqrt(u2 * u2 + v2 * v2 + np.float32(head.roundness) * u2 * v2)  # 2: an ellipse; less: a rounded box
     q = np.sqrt(np.sqrt(flat2 * flat2 + w2 * w2 + np.float32(1.5) * flat2 * w2))
     q += np.float32(1e-4)
     gx, gy, gz = u * np.float32(1 / rx), v * np.float32(1 / ry), w * up
@@ -131,16 +138,20 @@ def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -
     depth = vault.copy()
     low = region_around(grid, (-120, -140, -400), (120, 140, BASE_MM))
     here = at.at(low)
-    above = (here.z - _floor(head, here)) * np.float32(0.8)
+    bent = _bent(head, grid, at, low, rng)
+    above = (here.z - _floor(head, bent.at(low))) * np.float32(0.8)
     cavity = np.maximum(smooth_least(depth[low], above, 9.0), _canal(here))
     scale = head.radii_mm[0] / 67
-    mirrored = Coordinates(np.abs(here.x), here.y, here.z)
+    there = bent.at(low)
+    mirrored = Coordinates(np.abs(there.x), there.y, there.z)
     for start, end, radii in PETROUS:
         rod = capsule(mirrored, scaled(start, head), scaled(end, head), (radii[0] * scale, radii[1] * scale))
         cavity = smooth_least(cavity, -rod, 4.0)
     depth[low] = cavity
-    thick = head.skull_mm + head.scalp_mm
-    skin = vault + np.float32(thick)
+    bone = np.float32(head.skull_mm) * (1 + np.float32(0.16) * noise(rng, grid.shape, grid.step_mm, 38))
+    bone += np.float32(0.35 * head.skull_mm) * smooth_step((np.abs(at.y) - 50) / 25)  # forehead and occiput are thicker
+    np.maximum(bone, np.float32(2), out=bone)
+    skin = vault + bone + np.float32(head.scalp_mm)
     lower = smooth_step((FACE_MM - here.z) / 30)
     skin[low] -= lower * np.clip(here.y - 20, 0, None) * np.float32(0.16)  # the neck is slimmer than the head
     skin[low] -= lower * np.clip(-here.y - 40, 0, None) * np.clip(np.abs(here.x) - 12, 0, None) * np.float32(0.006)
@@ -148,7 +159,19 @@ def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -
     skin[low] = -smooth_least(-skin[low], -nose, 10.0)
     incline = np.float32(0.42) * np.abs(at.x) + np.float32(0.26) * np.clip(at.y - 22, 0, None)
     tentorium = at.z - (4 - incline)
-    return Surface(at, depth, skin, vault, rise, radial, tentorium)
+    return Surface(at, depth, skin, vault, rise, radial, tentorium, bone, bent)
+
+
+def _bent(head: Head, grid: Grid, at: Coordinates, low: Region, rng: np.random.Generator) -> Coordinates:
+    """Coordinates that the skull base follows; bent below BASE_MM only, and less towards it."""
+    fade = smooth_step((BASE_MM - at.z[low]) / 10)
+    axes = []
+    for axis in (at.x, at.y, at.z):
+        bent = axis.copy()
+        away = noise(rng, fade.shape, grid.step_mm, 30) * np.float32(head.bend_mm)
+        bent[low] += np.clip(away, -MOST_BEND_MM, MOST_BEND_MM) * fade
+        axes.append(bent)
+    return Coordinates(*axes)
 
 
 def paint_scalp_and_vault(hu: FloatArray, head: Head, grid: Grid, s: Surface) -> None:
@@ -173,9 +196,9 @@ def paint_scalp_and_vault(hu: FloatArray, head: Head, grid: Grid, s: Surface) ->
     reach = s.at.z + 40 + s.at.y * np.float32(0.35)  # the squama reaches lower than the forehead
     wall = share(3 - s.vault) * soft(reach, 4.0)
     thin = share(s.depth + np.float32(2.6))
-    blend_in(hu, share(s.vault + np.float32(head.skull_mm)) * np.maximum(wall, thin), head.bone_hu)
-    half = np.float32(0.22 * head.skull_mm)
-    middle = np.abs(s.vault + np.float32(0.5 * head.skull_mm))
+    blend_in(hu, share(s.vault + s.bone) * np.maximum(wall, thin), head.bone_hu)
+    half = np.float32(0.22) * s.bone
+    middle = np.abs(s.vault + np.float32(0.5) * s.bone)
     diploe = np.clip((half - middle) * inverse + np.float32(0.5), 0, 1) * np.minimum(1, 2 * half * inverse)
     diploe *= np.float32(head.diploe) * (s.at.z > -25)
     blend_in(hu, diploe, 350.0)
@@ -196,7 +219,7 @@ class _Base:
         """Paint one rod ("rod": two ends, radii at the ends) or ellipsoid ("egg": centre in `points[0]`)."""
         a, b = (tuple(v * f for v, f in zip(p, self.scale, strict=True)) for p in points)
         r = tuple(v * self.scale[0] for v in radii)
-        reach = max(r) + 3
+        reach = max(r) + 3 + MOST_BEND_MM
         low, high = (tuple(f(u, v) + w for u, v in zip(a, b, strict=True)) for f, w in ((min, -reach), (max, reach)))
         region = region_around(self.grid, _point(low), _point(high))
         if any(part.stop <= part.start for part in region):
@@ -238,12 +261,12 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
     cells = noise(rng, hu[low].shape, grid.step_mm, 4.5)
     _soft_parts(hu, grid, s, rng)
     sideways = head.radii_mm[0] / 67
-    base = _Base(hu, grid, s.at, head.bone_hu, (sideways, head.radii_mm[1] / 84, sideways))
+    base = _Base(hu, grid, s.bent, head.bone_hu, (sideways, head.radii_mm[1] / 84, sideways))
     for side in (-1.0, 1.0):
         _side_bones(base, side)
         _orbit(base, side)
     _nose_and_sinuses(base, rng)
-    _frontal_sinus(hu, head, grid, s, float(rng.uniform(0.5, 1.1)))
+    _frontal_sinus(hu, grid, s, float(rng.uniform(0.5, 1.1)))
     for side in (-1.0, 1.0):
         _mastoid(base, side, cells, float(rng.uniform(0.2, 1.2)))
 
@@ -319,13 +342,13 @@ def _nose_and_sinuses(base: _Base, rng: np.random.Generator) -> None:
         blend_in(base.hu[low], walls * (np.abs(here.x) < 12) * float(rng.uniform(0.2, 0.8)), bone * 0.5)
 
 
-def _frontal_sinus(hu: FloatArray, head: Head, grid: Grid, s: Surface, wide: float) -> None:
+def _frontal_sinus(hu: FloatArray, grid: Grid, s: Surface, wide: float) -> None:
     """Air between the tables of the forehead, in place."""
     region = region_around(grid, (-40, -150, -40), (40, -40, 16))
     if any(part.stop <= part.start for part in region):
         return
-    at, layer = s.at.at(region), s.vault[region] + np.float32(0.52 * head.skull_mm)
-    half = 0.28 * head.skull_mm + 0.6
+    at, layer = s.at.at(region), s.vault[region] + np.float32(0.52) * s.bone[region]
+    half = np.float32(0.28) * s.bone[region] + np.float32(0.6)
     front = np.abs(at.x) - np.float32(1)  # a septum in the midline
     across = 1 - np.sqrt((at.x / (24 * wide)) ** 2 + ((at.z + 14) / (18 * wide)) ** 2)
     inside = np.minimum.reduce([half - np.abs(layer), front, across * 12, -50 - at.y])
