@@ -308,7 +308,7 @@ def _dura(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray
     region = _rod_region(grid, (0, 2, -44), (0, 0, -22), 4)
     np.maximum(vessels[region], soft(capsule(at.at(region), (0, 3, -44), (0, 0, -22), (1.7, 1.7)), width),
                out=vessels[region])  # fmt: skip
-    blend_in(hu, vessels * inside * np.float32(0.8), head.blood_hu - 6)
+    blend_in(hu, vessels * inside * np.float32(min(0.8 * head.arteries, 1.0)), head.blood_hu - 6)
     dura: FloatArray = np.maximum(sheet, sinus)
     return dura
 
@@ -322,18 +322,19 @@ def _rod_region(grid: Grid, a: Point, b: Point, reach: float) -> Region:
 def _calcify(hu: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> None:
     """Pineal, choroid plexus, falx and basal ganglia calcification, in place."""
     spots: list[tuple[Point, Point]] = []
+    draw = [float(v) for v in rng.random(8)]  # as many whatever is there
     if head.pineal:
         spots.append(((0.0, 27.0, 0.0), (head.pineal, head.pineal, head.pineal + 1)))
-    for side in (-1.0, 1.0):
+    for k, side in enumerate((-1.0, 1.0)):
         if head.choroid:
-            r = head.choroid * float(rng.uniform(0.6, 1.3))
+            r = head.choroid * (0.6 + 0.7 * draw[k])
             spots.append(((side * 22 * (0.9 + 0.1 * head.ventricles), 35.0, 9.0), (r, r * 1.8, r + 2)))
         if head.ganglia_calcified:
-            r = float(rng.uniform(1.0, 3.0))
-            spots.append(((side * 22, float(rng.uniform(-8, 2)), 3.0), (r, r * 1.5, r + 1)))
+            r = 1.0 + 2.0 * draw[2 + k]
+            spots.append(((side * 22, 10 * draw[4 + k] - 8, 3.0), (r, r * 1.5, r + 1)))
     if head.falx_calcified:
-        r = float(rng.uniform(1.0, 2.2))
-        spots.append(((0.0, -45.0, float(rng.uniform(25, 45))), (r, r * 3, r * 2)))
+        r = 1.0 + 1.2 * draw[6]
+        spots.append(((0.0, -45.0, 25 + 20 * draw[7]), (r, r * 3, r * 2)))
     for centre, radii in spots:
         value = float(rng.uniform(*CALCIUM_HU))
         reach = max(radii) + 10

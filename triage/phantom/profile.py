@@ -27,6 +27,16 @@ class Profile:
     """Of flowing blood in the dural sinuses, by haematocrit."""
     bumps_mm: Range = (0.6, 2.4)
     """Irregularity of the skull's outline, a standard deviation."""
+    ventricles: Range = (0.8, 1.25)
+    """Widths of the ventricles against those usual at the head's atrophy."""
+    asymmetry: Range = (-0.16, 0.16)
+    """Relative difference of the lateral ventricles."""
+    dura_mm: Range = (0.7, 1.3)
+    """Thickness of falx and tentorium."""
+    arteries: Range = (0.5, 1.0)
+    """How much of the circle of Willis is seen; (0, 0): nothing."""
+    air: Range = (0.5, 1.15)
+    """Size of the air spaces of sinuses and mastoids; (0, 0): none."""
     bend_mm: Range = (0.5, 2.0)
     """Irregularity of the skull base, a standard deviation."""
     sulcus_mm: Range = (2.6, 3.4)
@@ -54,8 +64,12 @@ class Profile:
     """Of the gantry, likewise."""
     p_calcified: float = 0.6
     """Of choroid plexus and pineal in the old; less in the young."""
+    p_falx_calcified: float = 0.25
+    """Of the old."""
     p_ganglia_calcified: float = 0.1
     """Of the old."""
+    p_cavum: float = 0.08
+    """Cavum septi pellucidi."""
     p_infarct: float = 0.08
     """Old infarct."""
     p_white_disease: float = 0.5
@@ -92,10 +106,12 @@ WIDE = Profile(
     name="wide", age=(15, 97), size=(0.86, 1.12), aspect=(0.90, 1.10), skull_mm=(3.0, 10.0), scalp_mm=(2.5, 11.0),
     white_hu=(20.0, 34.0), contrast_hu=(3.0, 11.0), csf_hu=(0.0, 14.0), bone_hu=(800.0, 1800.0), blood_hu=(36.0, 66.0),
     bumps_mm=(0.3, 4.0), bend_mm=(0.3, 3.5),
-    sulcus_mm=(2.2, 3.5), turn_deg=15.0, nod_deg=(-25.0, 25.0), off_centre_mm=15.0,
+    sulcus_mm=(2.2, 3.5), ventricles=(0.6, 1.6), asymmetry=(-0.35, 0.35), dura_mm=(0.4, 2.2),
+    arteries=(0.0, 1.3), air=(0.0, 1.25), turn_deg=15.0, nod_deg=(-25.0, 25.0), off_centre_mm=15.0,
     fov_mm=(180.0, 300.0), noise_hu=(0.8, 7.0), blur_mm=(0.3, 1.3), sharpness=(0.0, 1.0), cupping_hu=(0.0, 9.0),
     streak_hu=(0.0, 25.0), offset_hu=(-5.0, 5.0), gain=(0.95, 1.05), spacing_mm=(2.5, 10.0), tilt_deg=(-25.0, 25.0),
-    p_ganglia_calcified=0.15, p_infarct=0.15, p_white_disease=0.6, p_oedema=0.12, p_tumour=0.12, p_hair=0.7,
+    p_falx_calcified=0.35,
+    p_ganglia_calcified=0.15, p_cavum=0.12, p_infarct=0.15, p_white_disease=0.6, p_oedema=0.12, p_tumour=0.12, p_hair=0.7,
     p_tube=0.3, p_clip=0.08, p_shunt=0.07, p_craniotomy=0.1, p_motion=0.15,
 )  # fmt: skip
 """Variety beyond reality, to train on (domain randomisation, Tobin 2017): no cue that only a phantom has may help."""
@@ -144,6 +160,10 @@ class Head:
     """How much less dense the diploe is than the tables, 0..1."""
     dura_mm: float
     """Thickness of falx and tentorium."""
+    arteries: float
+    """How much of the circle of Willis is seen, 0..1 and more."""
+    air: float
+    """Size of the air spaces of sinuses and mastoids against large ones."""
     falx_bend_mm: float
     """How far the falx bows to one side."""
     choroid: float
@@ -203,9 +223,9 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
     return Head(
         age=age,
         atrophy=atrophy,
-        ventricles=float(np.clip(0.72 + 0.75 * atrophy + rng.normal(0, 0.12), 0.5, 1.7)),
-        asymmetry=float(rng.normal(0, 0.08)),
-        cavum_mm=_if(rng, 0.08, (1.5, 4.0)),
+        ventricles=float(np.clip((0.72 + 0.75 * atrophy) * _in(rng, profile.ventricles), 0.4, 2.0)),
+        asymmetry=_in(rng, profile.asymmetry),
+        cavum_mm=_if(rng, profile.p_cavum, (1.5, 4.0)),
         radii_mm=(67 * size * aspect, 84 * size / aspect, 76 * size * float(rng.uniform(0.97, 1.03))),
         skull_mm=_in(rng, profile.skull_mm),
         scalp_mm=_in(rng, profile.scalp_mm),
@@ -223,11 +243,13 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
         bone_hu=_in(rng, profile.bone_hu),
         blood_hu=_in(rng, profile.blood_hu),
         diploe=float(rng.uniform(0.15, 0.5)),
-        dura_mm=_in(rng, (0.7, 1.3)),
+        dura_mm=_in(rng, profile.dura_mm),
+        arteries=_in(rng, profile.arteries),
+        air=_in(rng, profile.air),
         falx_bend_mm=float(rng.normal(0, 0.8)),
         choroid=_if(rng, calcified, (1.2, 3.5)),
         pineal=_if(rng, calcified, (1.0, 2.8)),
-        falx_calcified=bool(rng.random() < 0.25 * old + 0.03),
+        falx_calcified=bool(rng.random() < profile.p_falx_calcified * (old + 0.1)),
         ganglia_calcified=bool(rng.random() < profile.p_ganglia_calcified * old),
         white_disease_hu=_if(rng, profile.p_white_disease, (2.0, 12.0)) * old,
         infarct=bool(rng.random() < profile.p_infarct * 2 * old),
