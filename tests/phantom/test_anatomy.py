@@ -12,8 +12,8 @@ from triage.phantom.profile import draw_head
 from triage.phantom.scanner import photon_noise
 from triage.records import FloatArray
 
-STILL_HEAD = replace(USUAL, turn_deg=0.01, nod_deg=(0, 0), bumps_mm=(0.8, 0.8), off_centre_mm=0.01, noise_hu=(0.5, 0.6), size=(1, 1), aspect=(1, 1),
-                     offset_hu=(0, 0), gain=(1, 1), p_infarct=0)  # fmt: skip
+STILL_HEAD = replace(USUAL, turn_deg=0.01, nod_deg=(0, 0), bumps_mm=(0.8, 0.8), off_centre_mm=0.01, noise_hu=(0.5, 0.6),
+                     size=(1, 1), aspect=(1, 1), offset_hu=(0, 0), gain=(1, 1), p_infarct=0)  # fmt: skip
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -76,7 +76,8 @@ def test_age_widens_fluid_spaces() -> None:
 def test_gantry_tilt_and_pose_vary_between_seeds() -> None:
     heads = [draw_head(rng(seed), USUAL) for seed in range(20)]
     assert len({round(h.turn_deg[2], 3) for h in heads}) == 20
-    assert max(abs(h.turn_deg[0]) for h in heads) <= USUAL.turn_deg
+    assert max(abs(h.turn_deg[2]) for h in heads) <= USUAL.turn_deg
+    assert USUAL.turn_deg < max(abs(h.turn_deg[0]) for h in heads) <= USUAL.nod_deg[1]
 
 
 @pytest.mark.parametrize("profile", [USUAL, SHIFTED])

@@ -5,7 +5,7 @@ function, so one platform always gives the same bits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,25 @@ class Grid:
         """Volume of one voxel."""
         return self.step_mm[0] * self.step_mm[1] * self.step_mm[2] / 1000.0
 
+    def cropped(self, region: Region) -> "Grid":
+        """The voxels of one region, where they were."""
+        first, last = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
+        away = (first + last - 1) / 2.0 - (np.array(self.shape) - 1) / 2.0
+        n, rows, columns = (int(m) for m in last - first)
+        return replace(self, shape=(n, rows, columns), origin_mm=self.origin_mm + (self.matrix * away).sum(axis=1))
+
+    def thinned(self, every: int) -> "Grid":
+        """Each slice's voxels 0, `every`, 2 `every` ... along rows and columns."""
+        n, rows, columns = self.shape[0], -(-self.shape[1] // every), -(-self.shape[2] // every)
+        away = [0.0, (every * (rows - 1) - self.shape[1] + 1) / 2.0, (every * (columns - 1) - self.shape[2] + 1) / 2.0]
+        return Grid(
+            (n, rows, columns),
+            (self.step_mm[0], every * self.step_mm[1], every * self.step_mm[2]),
+            self.thickness_mm,
+            self.matrix * np.array([1.0, every, every]),
+            self.origin_mm + (self.matrix * np.array(away)).sum(axis=1),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
@@ -58,6 +77,10 @@ class Coordinates:
     def at(self, region: Region) -> "Coordinates":
         """Views of one region."""
         return Coordinates(self.x[region], self.y[region], self.z[region])
+
+    def packed(self) -> "Coordinates":
+        """Copies that lie side by side in memory, which is quicker to work on than views are."""
+        return Coordinates(*(np.ascontiguousarray(axis) for axis in (self.x, self.y, self.z)))
 
 
 def coordinates(grid: Grid) -> Coordinates:
@@ -97,6 +120,31 @@ def region_around(grid: Grid, low: Point, high: Point) -> Region:
     last = np.ceil(index.max(axis=0) + middle).astype(int) + 2
     first, last = np.clip(first, 0, grid.shape), np.clip(last, 0, grid.shape)
     return (slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2]))
+
+
+def held(mask: BoolArray, margin: tuple[int, int, int]) -> Region:
+    """The smallest block that holds what is true.
+
+    Args:
+        mask: (n, rows, columns).
+        margin: Voxels to add on each side, an axis each.
+
+    Returns:
+        Slices within the mask's shape; all of it where nothing is true.
+    """
+    parts = []
+    for axis, more in enumerate(margin):
+        others = tuple(a for a in range(3) if a != axis)
+        where = np.flatnonzero(mask.any(axis=others))
+        size = mask.shape[axis]
+        parts.append(slice(max(where[0] - more, 0), min(where[-1] + more + 1, size)) if where.size else slice(0, size))
+    return (parts[0], parts[1], parts[2])
+
+
+def region_in(outer: Region, inner: Region) -> Region:
+    """Where a region of a region lies in the whole."""
+    k, j, i = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(outer, inner, strict=True))
+    return (k, j, i)
 
 
 def soft(distance: AnyField, width_mm: float) -> FloatArray:
@@ -152,10 +200,16 @@ def blend_in(target: FloatArray, share: AnyField, value: AnyField | float) -> No
 
 def ellipsoid(at: Coordinates, centre: Point, radii: Point) -> FloatArray:
     """Approximate signed distance to an ellipsoid in mm, positive inside."""
-    x, y, z = (a - np.float32(c) for a, c in zip((at.x, at.y, at.z), centre, strict=True))
-    q = np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2)
-    inside: FloatArray = (1 - q) * np.float32(min(radii))
-    return inside
+    q, y, z = (a - np.float32(c) for a, c in zip((at.x, at.y, at.z), centre, strict=True))
+    for offset, radius in zip((q, y, z), radii, strict=True):
+        offset *= np.float32(1 / radius)
+        offset *= offset
+    q += y
+    q += z
+    np.sqrt(q, out=q)
+    q -= np.float32(1)
+    q *= np.float32(-min(radii))
+    return q
 
 
 def capsule(at: Coordinates, start: Point, end: Point, radii: tuple[float, float]) -> FloatArray:
@@ -170,15 +224,24 @@ def capsule(at: Coordinates, start: Point, end: Point, radii: tuple[float, float
     Returns:
         Of the shape of the coordinates.
     """
-    ax, ay, az = (np.float32(e - s) for s, e in zip(start, end, strict=True))
-    x, y, z = (a - np.float32(c) for a, c in zip((at.x, at.y, at.z), start, strict=True))
-    length2 = max(float(ax * ax + ay * ay + az * az), 1e-6)
-    t = np.clip((x * ax + y * ay + z * az) * np.float32(1 / length2), 0, 1)
-    x -= t * ax
-    y -= t * ay
-    z -= t * az
-    inside: FloatArray = np.float32(radii[0]) + t * np.float32(radii[1] - radii[0]) - np.sqrt(x * x + y * y + z * z)
-    return inside
+    axis = [np.float32(e - s) for s, e in zip(start, end, strict=True)]
+    offsets = [a - np.float32(c) for a, c in zip((at.x, at.y, at.z), start, strict=True)]
+    length2 = max(float(sum(a * a for a in axis)), 1e-6)
+    t = offsets[0] * np.float32(axis[0] / length2)
+    t += offsets[1] * np.float32(axis[1] / length2)
+    t += offsets[2] * np.float32(axis[2] / length2)
+    np.clip(t, 0, 1, out=t)
+    for offset, a in zip(offsets, axis, strict=True):
+        offset -= t * a
+        offset *= offset
+    away, second, third = offsets
+    away += second
+    away += third
+    np.sqrt(away, out=away)
+    t *= np.float32(radii[1] - radii[0])
+    t += np.float32(radii[0])
+    t -= away
+    return t
 
 
 def _lerp_axis(values: FloatArray, axis: int, where: npt.NDArray[np.float64]) -> FloatArray:

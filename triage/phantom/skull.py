@@ -1,6 +1,6 @@
 """Head outline, skull, skull base and face of the phantom: where the brain may be, and bone, air and fat around it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from triage.phantom.fields import (
     Region,
     blend_in,
     capsule,
+    coordinates,
     ellipsoid,
+    held,
     noise,
     region_around,
     smooth_least,
@@ -28,10 +30,21 @@ SKIN_HU = 55.0
 MUSCLE_HU = 52.0
 BASE_MM = -14.0
 """Below this z there may be skull base or face."""
+LEAST_AIR = 0.1
+"""Smaller air spaces are left out."""
 MOST_BEND_MM = 6.0
 """The skull base bends no further than this."""
 FACE_MM = -34.0
 """Below this z the head is face in front and neck behind."""
+AROUND_MM = 10.0
+"""How far beyond the skin a head's region reaches: hair, tubes, and what the skull's shape adds at most."""
+BESIDE_MM = 6.0
+"""How far beyond the inner table the cavity's region reaches."""
+COARSE = 4
+"""A head's region is looked for in every fourth row and column."""
+NOSE: tuple[Point, Point] = ((0, -80, -36), (0, -88, -64))
+NOSE_MM = (8, 15)
+"""Axis and radii of the average nose."""
 
 PETROUS: tuple[tuple[Point, Point, tuple[float, float]], ...] = (
     ((11, 1, -37), (34, 14, -36), (5.0, 8.5)),
@@ -68,6 +81,12 @@ class Surface:
     bent: Coordinates
     """Coordinates that the skull base follows: bent a little, since no two sides and no two heads are alike."""
 
+    def within(self, region: Region) -> "Surface":
+        """Copies of one region."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("at", "bent")}
+        cut = {name: np.ascontiguousarray(values[region]) for name, values in arrays.items()}
+        return Surface(at=self.at.at(region).packed(), bent=self.bent.at(region), **cut)
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -76,6 +95,41 @@ class Site:
     head: Head
     grid: Grid
     surface: Surface
+
+    def within(self, region: Region) -> "Site":
+        """The same head on one region of the grid."""
+        return Site(self.head, self.grid.cropped(region), self.surface.within(region))
+
+
+def head_region(head: Head, grid: Grid) -> Region:
+    """The block of a grid that holds the head and what lies on it; everything else is air or headrest.
+
+    Args:
+        head: Parameters.
+        grid: The voxels.
+
+    Returns:
+        Slices, never empty.
+    """
+    here = coordinates(grid.thinned(COARSE))
+    most = 1.6 * head.skull_mm + head.scalp_mm + 3 * head.bumps_mm + AROUND_MM
+    nose = capsule(here, scaled(NOSE[0], head), scaled(NOSE[1], head), NOSE_MM)
+    near = (_vault(head, here)[1] > -most) | (nose > -AROUND_MM)
+    k, *rest = held(near, (0, 1, 1))
+    j, i = (slice(COARSE * a.start, min(COARSE * a.stop, size)) for a, size in zip(rest, grid.shape[1:], strict=True))
+    return (k, j, i)
+
+
+def cavity_region(s: Surface) -> Region:
+    """The block of a grid that holds the cranial cavity and what blurs into it.
+
+    Args:
+        s: Surfaces.
+
+    Returns:
+        Slices; all of the grid where it holds no cavity.
+    """
+    return held(s.depth > -BESIDE_MM, (0, 0, 0))
 
 
 def _vault(head: Head, at: Coordinates) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -155,7 +209,7 @@ def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -
     lower = smooth_step((FACE_MM - here.z) / 30)
     skin[low] -= lower * np.clip(here.y - 20, 0, None) * np.float32(0.16)  # the neck is slimmer than the head
     skin[low] -= lower * np.clip(-here.y - 40, 0, None) * np.clip(np.abs(here.x) - 12, 0, None) * np.float32(0.006)
-    nose = capsule(here, scaled((0, -80, -36), head), scaled((0, -88, -64), head), (8, 15))
+    nose = capsule(here, scaled(NOSE[0], head), scaled(NOSE[1], head), NOSE_MM)
     skin[low] = -smooth_least(-skin[low], -nose, 10.0)
     incline = np.float32(0.42) * np.abs(at.x) + np.float32(0.26) * np.clip(at.y - 22, 0, None)
     tentorium = at.z - (4 - incline)
@@ -265,10 +319,15 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
     for side in (-1.0, 1.0):
         _side_bones(base, side)
         _orbit(base, side)
-    _nose_and_sinuses(base, rng)
-    _frontal_sinus(hu, grid, s, float(rng.uniform(0.5, 1.1)))
-    for side in (-1.0, 1.0):
-        _mastoid(base, side, cells, float(rng.uniform(0.2, 1.2)))
+    sinus, forehead, *mastoids = (float(v) * head.air for v in rng.uniform(0.4, 1.1, 4))
+    _nose(base, rng)
+    if sinus > LEAST_AIR:
+        _sinuses(base, sinus, rng)
+    if forehead > LEAST_AIR:
+        _frontal_sinus(hu, grid, s, forehead)
+    for side, air in zip((-1.0, 1.0), mastoids, strict=True):
+        if air > LEAST_AIR:
+            _mastoid(base, side, cells, air)
 
 
 def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator) -> None:
@@ -316,16 +375,14 @@ def _orbit(base: _Base, side: float) -> None:
     base.egg((side * 31, -84, -41), (4.5, 2.2, 4.5), 75.0)  # lens
 
 
-def _nose_and_sinuses(base: _Base, rng: np.random.Generator) -> None:
+def _nose(base: _Base, rng: np.random.Generator) -> None:
     bone = base.bone_hu
     base.egg((0, -12, -40), (15, 15, 14), bone * 0.85)  # body of the sphenoid
     base.rod((0, -2, -30), (0, 3, -62), (5.0, 5.5), bone * 0.75)  # clivus
     base.rod((-9, -3, -25), (9, -3, -25), (2.0, 2.0), bone)  # dorsum sellae
     base.egg((0, -9, -27), (6, 4.5, 4.0), 42.0)  # pituitary
     air = -980.0
-    wide = float(rng.uniform(0.7, 1.15))
     for side in (-1.0, 1.0):
-        base.egg((side * 6, -17, -42), (5.2 * wide, 9 * wide, 8 * wide), air)
         base.egg((side * 7, -46, -38), (5.8, 17, 9), air)  # ethmoid
         base.rod((side * 21, -62, -72), (side * 36, -44, -72), (13, 8.5), bone * 0.6)  # maxilla
         base.rod((side * 21, -62, -72), (side * 36, -44, -72), (11.5, 7), air)
@@ -340,6 +397,13 @@ def _nose_and_sinuses(base: _Base, rng: np.random.Generator) -> None:
         cut = np.abs((here.y + np.float32(0.5) * np.abs(here.x) + np.float32(0.3) * here.z) % 9.0 - 4.5)
         walls = np.maximum(soft_slab(np.abs(here.x), 0.6, base.grid.soft_mm), soft_slab(cut, 0.35, base.grid.soft_mm))
         blend_in(base.hu[low], walls * (np.abs(here.x) < 12) * float(rng.uniform(0.2, 0.8)), bone * 0.5)
+
+
+def _sinuses(base: _Base, wide: float, rng: np.random.Generator) -> None:
+    """Sphenoid sinus: air, or now and then fluid."""
+    for side in (-1.0, 1.0):
+        value = -980.0 if rng.random() < 0.85 else float(rng.uniform(5, 45))
+        base.egg((side * 6, -17, -42), (5.5 * wide, 9.5 * wide, 8.5 * wide), value)
 
 
 def _frontal_sinus(hu: FloatArray, grid: Grid, s: Surface, wide: float) -> None:

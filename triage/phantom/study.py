@@ -9,11 +9,19 @@ import numpy.typing as npt
 from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import paint_brain
 from triage.phantom.bleeding import SOLID, draw_plans, exclusive, fluid, match_density, paint_blood, solid
-from triage.phantom.fields import BoolArray, Grid, coordinates, resample
+from triage.phantom.fields import BoolArray, Grid, Region, coordinates, region_in, resample
 from triage.phantom.lesions import Shape
 from triage.phantom.profile import Head, Scanner, draw_head, draw_scanner
 from triage.phantom.scanner import blur, harden, paint_headrest, photon_noise, scaled_hu
-from triage.phantom.skull import AIR_HU, Site, paint_base_and_face, paint_scalp_and_vault, surface
+from triage.phantom.skull import (
+    AIR_HU,
+    Site,
+    cavity_region,
+    head_region,
+    paint_base_and_face,
+    paint_scalp_and_vault,
+    surface,
+)
 from triage.phantom.spec import PhantomSpec, Stack, draw_stack
 from triage.records import ANY, HU_MAX, HU_MIN, SUBTYPES, FloatArray
 
@@ -141,21 +149,27 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     stack = draw_stack(spec, scanner, rng["stack"])
     plans = draw_plans(spec, rng["truth"])
     grid, drift = _grid(stack, head)
-    site = Site(head, grid, surface(head, grid, coordinates(grid), rng["surface"]))
+    around = head_region(head, grid)
+    near = grid.cropped(around)
+    outer = Site(head, near, surface(head, near, coordinates(near), rng["surface"]))
+    cavity = cavity_region(outer.surface)
+    site = outer.within(cavity)
     shapes, changes = solid(site, [p for p in plans if p.label in SOLID], rng["lesion"])
-    hu = np.full(grid.shape, AIR_HU, np.float32)
-    paint_scalp_and_vault(hu, head, grid, site.surface)
-    paint_base_and_face(hu, head, grid, site.surface, rng["base"])
-    brain = paint_brain(hu, head, grid, site.surface, (rng["brain"], bleeds.together(changes)))
+    whole = np.full(grid.shape, AIR_HU, np.float32)
+    hu = whole[around]
+    paint_scalp_and_vault(hu, head, near, outer.surface)
+    paint_base_and_face(hu, head, near, outer.surface, rng["base"])
+    brain = paint_brain(hu[cavity], head, site.grid, site.surface, (rng["brain"], bleeds.together(changes)))
     shapes += fluid(site, [p for p in plans if p.label not in SOLID], brain, rng["lesion"])
     shapes = exclusive(shapes, brain)
-    paint_blood(hu, site, shapes, brain, rng["lesion"])
+    paint_blood(hu[cavity], site, shapes, brain, rng["lesion"])
     if scanner.headrest:
-        paint_headrest(hu, grid, head, drift, rng["scan"])
-    hu = blur(hu, grid, scanner)
-    harden(hu, grid, site.surface, scanner, rng["scan"])
-    means = match_density(hu, site, scanner, shapes)
-    built = _Built(head, scanner, stack, hu, list(zip(shapes, means, strict=True)))
+        paint_headrest(whole, grid, head, drift, rng["scan"])
+    whole = blur(whole, grid, scanner)
+    hu = whole[around]
+    harden(hu[cavity], site.grid, site.surface, scanner, rng["scan"])
+    means = match_density(hu[cavity], site, scanner, shapes)
+    built = _Built(head, scanner, stack, whole, list(zip(shapes, means, strict=True)), region_in(around, cavity))
     return _finish(seed, spec, built, rng["noise"])
 
 
@@ -169,6 +183,15 @@ class _Built:
     hu: FloatArray
     shapes: list[tuple[Shape, float]]
     """Each bleed and its mean HU."""
+    cavity: Region
+    """Where the bleeds' arrays lie."""
+
+    def mask(self, shape: Shape) -> BoolArray:
+        """Where a bleed fills more than half of a voxel, on the slices asked for."""
+        size = (self.stack.n_slices, self.stack.size_px, self.stack.size_px)
+        share = np.zeros(self.hu.shape, np.float32)
+        share[self.cavity] = shape.share
+        return resample(share, size) > 0.5
 
 
 def _finish(seed: int, spec: PhantomSpec, built: _Built, rng: np.random.Generator) -> PhantomStudy:
@@ -180,7 +203,7 @@ def _finish(seed: int, spec: PhantomSpec, built: _Built, rng: np.random.Generato
     masks = {label: np.zeros(shape, np.bool_) for label in SUBTYPES}
     truths = []
     for one, mean in built.shapes:
-        mask = (resample(one.share, shape) > 0.5) & (hu < BONE_EDGE_HU)
+        mask = built.mask(one) & (hu < BONE_EDGE_HU)
         masks[one.plan.label] |= mask
         volume = float(mask.sum()) * stack.voxel_ml
         truths.append(Truth(one.plan.label, one.plan.variant, volume, mean, one.plan.chronic))
