@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 failed (a run stopped, a pack is worse), 2 wrong usage, da
 """
 
 import dataclasses
-import importlib.util
 import json
 import logging
 import os
@@ -19,9 +18,10 @@ import typer
 from triage import __version__
 from triage.errors import ConfigError, DataError, TriageError
 from triage.train import data_cli
+from triage.train.evaluate_cli import evaluate, require_extra
 from triage.train.memory import is_shortage
 from triage.train.progress import Bar
-from triage.train.screen import comparison_lines, counted, recipe_lines, summary, tell_calibrated, watch
+from triage.train.screen import comparison_lines, counted, recipe_lines, tell_calibrated, watch
 
 if TYPE_CHECKING:
     from triage.train.operating import Options
@@ -30,16 +30,13 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
-EXTRA = ("sklearn", "matplotlib")
-"""What comes with `pip install ich-triage[train]` only."""
-
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
     help="Train, measure and export models for the node. Research figures, not for diagnosis.",
 )  # fmt: skip
 recipe_app = typer.Typer(no_args_is_help=True, help="What can be trained, and where each choice comes from.")
 app.add_typer(recipe_app, name="recipe")
-for command in (data_cli.prepare, data_cli.phantoms, data_cli.verify, data_cli.leakage):
+for command in (data_cli.prepare, data_cli.phantoms, data_cli.verify, data_cli.leakage, evaluate):
     app.command()(command)
 
 MovedOption = Annotated[Path | None, typer.Option("--cache", help="Where the run's cache is now, if it was moved.")]
@@ -177,39 +174,6 @@ def fit(
 
 
 @app.command()
-def evaluate(
-    what: Annotated[list[Path], typer.Argument(help="A run, a binary and a subtype run, or a model pack.")],
-    split: Annotated[str, typer.Option(help="Part: test, validation, calibration, train or all.")] = "test",
-    cache: Annotated[Path | None, typer.Option(help="For a pack; for runs, where their cache is now.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of report.json and report.html.")] = None,
-    salt: Annotated[str, typer.Option(help="Of the split a pack's part comes from; default: its own, or 1.")] = "",
-    repetitions: Annotated[int, typer.Option(min=10, help="Of the bootstrap by patient.")] = 2000,
-    device: DeviceOption = "auto",
-) -> None:
-    """Measure by slice and by study; writes report.json and report.html."""
-    from triage.nn.card import CARD_NAME
-    from triage.train.evaluate import Request
-    from triage.train.evaluate import evaluate as measure
-    from triage.train.report import write_report
-
-    _require_extra()
-    is_pack = (what[0] / CARD_NAME).exists()
-    if is_pack and len(what) > 1:
-        raise DataError("evaluate: name one pack, or runs; to hold two packs against each other use compare")
-    request = Request(
-        runs=() if is_pack else tuple(what), pack=what[0] if is_pack else None, part=split, cache=cache, salt=salt,
-        device=device, repetitions=repetitions,
-    )  # fmt: skip
-    with Bar("slices") as bar:
-        found = measure(request, bar.update)
-    folder = out or (Path(f"evaluation-{what[0].name}-{split}") if is_pack else what[0] / f"evaluation-{split}")
-    paths = write_report(folder, found.document, found.pictures)
-    for line in summary(found.document):
-        print(line)
-    print(f"written: {', '.join(str(path) for path in paths)}")
-
-
-@app.command()
 def calibrate(
     runs: RunsArgument,
     target_sensitivity: SensitivityOption = 0.90,
@@ -225,7 +189,7 @@ def calibrate(
     from triage.train.trained import calibrate as fit_calibration
     from triage.train.trained import open_trained
 
-    _require_extra()
+    require_extra()
     options = Options(review_sensitivity=target_sensitivity, urgent_specificity=target_specificity,
                       site_prevalence=site_prevalence, allow_unsupported=allow_unsupported)  # fmt: skip
     trained = open_trained(runs, cache, pick_device(device))
@@ -258,7 +222,7 @@ def export(
     from triage.train.export import ExportRequest
     from triage.train.export import export as make
 
-    _require_extra()
+    require_extra()
     typed = {"review_sensitivity": target_sensitivity, "urgent_specificity": target_specificity,
              "site_prevalence": site_prevalence, "allow_unsupported": allow_unsupported or None}  # fmt: skip
     options = _as_calibrated(runs[0], {key: value for key, value in typed.items() if value is not None})
@@ -289,7 +253,7 @@ def compare(
     from triage.train.compare import Gate
     from triage.train.compare import compare as hold
 
-    _require_extra()
+    require_extra()
     with Bar("slices") as bar:
         other = open_cache(data_b) if data_b else None
         gate = Gate(margin, device=pick_device(device), cache_b=other)
@@ -313,7 +277,7 @@ def demo(
     """Make a demonstration pack from nothing: phantoms, training, calibration, export, measured figures."""
     from triage.train.demo import DemoRequest, make_demo
 
-    _require_extra()
+    require_extra()
     with Bar("items") as bar:
         lines = make_demo(DemoRequest(out, work, studies, shifted, _changes(changes), workers, _command()), bar)
     print("\n".join(lines))
@@ -348,11 +312,6 @@ def _as_calibrated(run: Path, typed: dict[str, Any]) -> "Options":
 def _command() -> str:
     """As typed, for the record of a run."""
     return shlex.join(["triage-train", *sys.argv[1:]])
-
-
-def _require_extra() -> None:
-    if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"{', '.join(missing)}: not installed; pip install 'ich-triage[train]'")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,288 @@
+"""The figures of honest tests as records, and how cases are counted into them; scores nothing."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from triage.records import ANY, LABELS, SUBTYPES
+from triage.train.metrics import Bools, Floats, Rate, auroc, bootstrap_by_patient, rate
+from triage.train.pointing import Pointing
+
+BANDS_ML = ((0.1, 1.0), (1.0, 5.0), (5.0, 20.0), (20.0, 60.0))
+"""Volumes that detection is told by; what is smaller or larger falls into the first or last."""
+
+DRAWS = (1000, 1)
+"""Of every bootstrap: resamplings and seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An AUROC with its interval from a bootstrap by study."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    positives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One bleed, or all of a study, and what became of it."""
+
+    label: str
+    volume_ml: float
+    found: bool
+    """Whether its study reached the review threshold."""
+    slices: int
+    """That truly show it."""
+    slices_found: int
+    """Of those, with P(any) at the review threshold or above."""
+    study_change: float = np.nan
+    """P(any) of the study less that of the untouched head."""
+    slice_change: float = np.nan
+    """The same of the slices that show it, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Cases of one label and band of volume."""
+
+    label: str
+    band_ml: tuple[float, float]
+    n: int
+    found: Rate
+    slices: int
+    slices_found: Rate
+    study_change: float
+    slice_change: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomTrial:
+    """On phantoms of unseen seeds."""
+
+    profile: str
+    phantom_version: str
+    first_seed: int
+    n_studies: int
+    n_slices: int
+    by_study: dict[str, Area]
+    by_slice: dict[str, Area]
+    positives: int
+    sensitivity: Rate
+    """Of studies at the review threshold."""
+    specificity: Rate
+    detections: tuple[Detection, ...]
+    pointings: tuple[Pointing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeTrial:
+    """On a real series without a bleed."""
+
+    name: str
+    outcome: str
+    priority: str
+    reason: str
+    """Why it was not analysed; empty when it was."""
+    p_any: float
+    n_slices: int
+    n_above: int
+    """Slices with P(any) at the review threshold or above."""
+    scores: tuple[float, ...]
+    """P(any) of every slice, caudal to cranial."""
+    others: dict[str, float] = field(default_factory=dict)
+    """P of the study, by subtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImplantTrial:
+    """On bleeds painted into a real head."""
+
+    name: str
+    reason: str
+    """Why it was not possible; empty when it was."""
+    untouched_p: float
+    untouched_positive: bool
+    """Then every study is found, whatever was painted: only slices and changes tell something."""
+    n: int
+    no_room: int
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture of a head, scored as a study of one slice."""
+
+    name: str
+    kind: str
+    """Subtype, or empty for no bleed."""
+    p: dict[str, float]
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTrial:
+    """On pictures whose greys were turned back into HU."""
+
+    name: str
+    window: tuple[float, float]
+    """Width and level in HU."""
+    fov_mm: float
+    any: Area
+    kinds: dict[str, Area]
+    """By kind: P(any) of its pictures against that of pictures without a bleed."""
+    own: dict[str, Area]
+    """By kind: P(kind) of its pictures against that of all others."""
+    found: dict[str, Rate]
+    """By kind: share at the review threshold."""
+    false: Rate
+    """The same of pictures without a bleed."""
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Every honest test of one pack."""
+
+    name: str
+    version: str
+    sha256: str
+    thresholds: dict[str, float]
+    phantoms: tuple[PhantomTrial, ...]
+    negatives: tuple[NegativeTrial, ...] = ()
+    implants: tuple[ImplantTrial, ...] = ()
+    pictures: tuple[PictureTrial, ...] = ()
+
+
+def area(p: Floats, truth: Bools, groups: npt.NDArray[np.str_]) -> Area:
+    """Measure an AUROC.
+
+    Args:
+        p: (n,) probabilities.
+        truth: (n,)
+        groups: (n,) study of each; resampled together.
+
+    Returns:
+        The figure; NaN where a class is missing.
+    """
+    low, high = bootstrap_by_patient(p, truth, groups, draws=DRAWS)
+    return Area(auroc(p, truth), low, high, len(p), int(truth.sum()))
+
+
+def detections(cases: Sequence[Case]) -> tuple[Detection, ...]:
+    """Count cases by label and band; bands without a case are left out."""
+    found = []
+    for label in LABELS:
+        for band in BANDS_ML:
+            some = [c for c in cases if c.label == label and band_of(c.volume_ml) == band]
+            if some:
+                found.append(_detection(label, band, some))
+    return tuple(found)
+
+
+def band_of(volume_ml: float) -> tuple[float, float]:
+    """The band that a volume falls into."""
+    return next((band for band in BANDS_ML if volume_ml < band[1]), BANDS_ML[-1])
+
+
+def above(trial: Sequence[Detection], least_ml: float, labels: Iterable[str] = SUBTYPES) -> tuple[Rate, Rate, int]:
+    """Detection of all bleeds from a volume on.
+
+    Args:
+        trial: Counts by label and band.
+        least_ml: Lower edge of the first band that counts.
+        labels: That count.
+
+    Returns:
+        Share of studies and share of slices found, and the number of bleeds.
+    """
+    some = [d for d in trial if d.label in tuple(labels) and d.band_ml[0] >= least_ml]
+    n, slices = sum(d.n for d in some), sum(d.slices for d in some)
+    studies_found = sum(round(d.found.value * d.n) for d in some if d.n)
+    slices_found = sum(round(d.slices_found.value * d.slices) for d in some if d.slices)
+    return rate(studies_found, n), rate(slices_found, slices), n
+
+
+def _detection(label: str, band: tuple[float, float], cases: Sequence[Case]) -> Detection:
+    slices = sum(c.slices for c in cases)
+    return Detection(
+        label, band, len(cases), rate(sum(c.found for c in cases), len(cases)), slices,
+        rate(sum(c.slices_found for c in cases), slices), _mean([c.study_change for c in cases]),
+        _mean([c.slice_change for c in cases]),
+    )  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.mean(known)) if known else float(np.nan)
+
+
+def notes(trials: Trials) -> list[str]:
+    """The figures in sentences, for the notes of a model card."""
+    return [
+        *map(_phantom_note, trials.phantoms),
+        *(_pointing_note(t.profile, t.pointings[0]) for t in trials.phantoms if t.pointings and t.pointings[0].n),
+        *map(_negative_note, trials.negatives), *map(_implant_note, trials.implants),
+        *map(_picture_note, trials.pictures),
+    ]  # fmt: skip
+
+
+def told(one: Area) -> str:
+    """An AUROC with its interval."""
+    return "-" if np.isnan(one.value) else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+def share(one: Rate) -> str:
+    """A share in per cent."""
+    return "-" if np.isnan(one.value) else f"{one.value:.0%}"
+
+
+def _phantom_note(t: PhantomTrial) -> str:
+    areas = ", ".join(f"{label} {told(t.by_slice[label])} / {told(t.by_study[label])}" for label in LABELS)
+    found, _, n = above(t.detections, 5.0, (ANY,))
+    return (
+        f"On {t.n_studies} phantoms of profile {t.profile} (phantom {t.phantom_version}, seeds {t.first_seed} to "
+        f"{t.first_seed + t.n_studies - 1}, never trained on; {t.positives} with a bleed): AUROC by slice / by study: "
+        f"{areas}; at the review threshold sensitivity {share(t.sensitivity)}, specificity {share(t.specificity)} by "
+        f"study; {share(found)} of {n} with 5 mL and more found."
+    )
+
+
+def _pointing_note(profile: str, one: Pointing) -> str:
+    return (
+        f"Activation maps of any bleed on phantoms of profile {profile}: {share(one.inside)} of {one.n} peaks lie in "
+        f"the bleed (chance {one.chance:.0%})."
+    )
+
+
+def _negative_note(t: NegativeTrial) -> str:
+    if t.reason:
+        return f"Real series without a bleed, {t.name}: not analysed ({t.reason})."
+    return (
+        f"Real series without a bleed, {t.name}: {t.outcome}, priority {t.priority}, P(any) {t.p_any:.3f}; "
+        f"{t.n_above} of {t.n_slices} slices at the review threshold or above, highest {max(t.scores):.3f}."
+    )
+
+
+def _implant_note(t: ImplantTrial) -> str:
+    if t.reason:
+        return f"Bleeds painted into {t.name}: not possible ({t.reason})."
+    large, slices, n = above(t.detections, 5.0)
+    all_found, _, total = above(t.detections, 0.0)
+    beware = " The untouched head is positive: studies are found whatever was painted." if t.untouched_positive else ""
+    return (
+        f"Bleeds painted into the real head {t.name}: {share(all_found)} of {total} studies found; of 5 mL and more "
+        f"{share(large)} of {n} by study, {share(slices)} of bleeding slices.{beware}"
+    )
+
+
+def _picture_note(t: PictureTrial) -> str:
+    kinds = ", ".join(f"{kind} {told(one)}" for kind, one in t.kinds.items())
+    return (
+        f"Simulated CT of another maker, {t.name}: {t.any.n} pictures, {t.any.positives} with a bleed: AUROC of any "
+        f"{told(t.any)}; {kinds}; at the review threshold {share(t.false)} of those without a bleed are found."
+    )

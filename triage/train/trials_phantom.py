@@ -1,0 +1,179 @@
+"""A pack on phantoms of unseen seeds: areas, detection by volume, and where its maps point; trains nothing."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from triage.errors import DataError
+from triage.nn.card import Card
+from triage.nn.pack import Pack
+from triage.phantom import SHIFTED, VERSION, PhantomSpec, PhantomStudy, generate
+from triage.phantom.profile import USUAL, Profile
+from triage.records import ANY, LABELS, SUBTYPES, FloatArray
+from triage.train.assessed import Assessed, assess, is_present, plain_volume
+from triage.train.errors_shown import Errors, ErrorShown
+from triage.train.metrics import Floats, rate
+from triage.train.pointing import Hit, Pointing, hit_of, pointing
+from triage.train.trial_records import BANDS_ML, Area, Case, PhantomTrial, area, band_of, detections
+
+FIRST_SEEDS = {SHIFTED.name: 900_000_001, USUAL.name: 950_000_001}
+"""By profile; far above every seed that is trained on."""
+
+SPEC = PhantomSpec(n_slices=None, spacing_mm=None, tilt_deg=None, size_px=256)
+"""Whole heads, whose slices and tilt are drawn as scanners differ."""
+
+SEEDS = re.compile(r"seeds (\d+) to (\d+)")
+"""How a card tells what was trained on."""
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomSet:
+    """Which phantoms to measure on."""
+
+    profile: Profile
+    n: int
+    spec: PhantomSpec = SPEC
+
+    @property
+    def seeds(self) -> range:
+        """Of the phantoms."""
+        first = FIRST_SEEDS[self.profile.name]
+        return range(first, first + self.n)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has been seen so far; lists that grow by study."""
+
+    slice_p: list[Floats] = field(default_factory=list)
+    slice_truth: list[Floats] = field(default_factory=list)
+    study_p: list[list[float]] = field(default_factory=list)
+    study_truth: list[list[bool]] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+    hits: list[Hit] = field(default_factory=list)
+
+
+def check_unseen(card: Card, phantoms: PhantomSet) -> None:
+    """Refuse phantoms that the card says were trained on.
+
+    Raises:
+        DataError: The ranges of seeds meet.
+    """
+    for first, last in SEEDS.findall(f"{card.training.data} {card.training.run}"):
+        if int(first) < phantoms.seeds.stop and int(last) >= phantoms.seeds.start:
+            raise DataError(
+                f"{card.name} {card.version}: trained on seeds {first} to {last}, among which are those of the test"
+            )
+
+
+def phantom_trial(pack: Pack, phantoms: PhantomSet, errors: Errors, on_progress: OnProgress) -> PhantomTrial:
+    """Measure a pack on one set of phantoms.
+
+    Args:
+        pack: What is measured.
+        phantoms: On what.
+        errors: Collects the worst answers.
+        on_progress: Told what is done, how much of it, of how much.
+
+    Returns:
+        The figures.
+
+    Raises:
+        DataError: The pack was trained on these phantoms.
+    """
+    check_unseen(pack.card, phantoms)
+    tally = _Tally()
+    spec = replace(phantoms.spec, profile=phantoms.profile)
+    text = f"phantoms, profile {phantoms.profile.name}"
+    on_progress(text, 0, phantoms.n)
+    for done, seed in enumerate(phantoms.seeds, start=1):
+        _add(tally, pack, generate(seed, spec), errors)
+        on_progress(text, done, phantoms.n)
+    return _summed(tally, phantoms, pack.card.thresholds.review)
+
+
+def _add(tally: _Tally, pack: Pack, study: PhantomStudy, errors: Errors) -> None:
+    volume = plain_volume(study.hu, study.positions_mm, study.spacing_mm, study.thickness_mm)
+    said = assess(pack, volume, with_maps=True)
+    truth, labels = study.slice_labels(), study.labels()
+    tally.slice_p.append(np.stack([said.slices[label] for label in LABELS], axis=1))
+    tally.slice_truth.append(truth.astype(np.float64))
+    tally.study_p.append([said.studies[label] for label in LABELS])
+    tally.study_truth.append([labels[label] for label in LABELS])
+    review = pack.card.thresholds.review
+    found = is_present(pack.card, said.studies, ANY)
+    for column, label in enumerate(LABELS):
+        if labels[label]:
+            shown = truth[:, column]
+            n_found = int((said.slices[ANY][shown] >= review).sum())
+            tally.cases.append(Case(label, _volume(study, label), found, int(shown.sum()), n_found))
+    tally.hits += hits_of(said, study, volume.hu)
+    name = f"phantom {study.spec.profile.name} {study.seed}"
+    for k in range(len(truth)):
+        p = {label: float(said.slices[label][k]) for label in LABELS}
+        slice_kinds = tuple(label for label, there in zip(LABELS, truth[k], strict=True) if there and label != ANY)
+        errors.add(ErrorShown("phantoms", f"{name}, slice {k + 1}", slice_kinds, p), volume.hu[k])
+
+
+def _volume(study: PhantomStudy, label: str) -> float:
+    return sum(study.volumes_ml.values()) if label == ANY else study.volumes_ml[label]
+
+
+def hits_of(said: Assessed, study: PhantomStudy, hu: FloatArray) -> Iterator[Hit]:
+    """Hold the maps of labels that are truly there against the masks.
+
+    Args:
+        said: With maps.
+        study: The truth.
+        hu: (n, rows, columns)
+
+    Yields:
+        A hit for each map.
+    """
+    kinds = [label for label in SUBTYPES if study.volumes_ml[label] > 0]
+    for activation in said.maps:
+        label = activation.label
+        wanted = kinds if label == ANY else [label] if label in kinds else []
+        if not wanted:
+            continue
+        bleed = np.any([study.masks[one][activation.index] for one in wanted], axis=0)
+        kind = wanted[0] if len(wanted) == 1 else ""
+        told = hit_of(activation, bleed, hu[activation.index], study.spacing_mm)
+        yield Hit(label, kind, sum(study.volumes_ml[one] for one in wanted), *told)
+
+
+def _pointings(hits: list[Hit]) -> tuple[Pointing, ...]:
+    of_any = [h for h in hits if h.label == ANY]
+    rows = [pointing(ANY, of_any)]
+    rows += [pointing(f"{ANY}, {low:g} to {high:g} mL", [h for h in of_any if band_of(h.volume_ml) == (low, high)])
+             for low, high in BANDS_ML]  # fmt: skip
+    for kind in SUBTYPES:
+        rows.append(pointing(f"{ANY} on {kind} alone", [h for h in of_any if h.kind == kind]))
+    for kind in SUBTYPES:
+        own = [h for h in hits if h.label == kind]
+        rows.append(pointing(kind, own))
+        rows += [pointing(f"{kind}, {low:g} to {high:g} mL", [h for h in own if band_of(h.volume_ml) == (low, high)])
+                 for low, high in BANDS_ML]  # fmt: skip
+    return tuple(row for row in rows if row.n or row.name == ANY)
+
+
+def _summed(tally: _Tally, phantoms: PhantomSet, review: float) -> PhantomTrial:
+    slice_p, slice_truth = np.concatenate(tally.slice_p), np.concatenate(tally.slice_truth) > 0
+    study_p, study_truth = np.array(tally.study_p), np.array(tally.study_truth, np.bool_)
+    names = np.array([str(seed) for seed in phantoms.seeds])
+    of_slices = np.repeat(names, [len(p) for p in tally.slice_p])
+    by_study: dict[str, Area] = {}
+    by_slice: dict[str, Area] = {}
+    for column, label in enumerate(LABELS):
+        by_study[label] = area(study_p[:, column], study_truth[:, column], names)
+        by_slice[label] = area(slice_p[:, column], slice_truth[:, column], of_slices)
+    bleeds, flagged = study_truth[:, 0], study_p[:, 0] >= review
+    return PhantomTrial(
+        phantoms.profile.name, VERSION, phantoms.seeds.start, phantoms.n, len(slice_p), by_study, by_slice,
+        int(bleeds.sum()), rate(int((flagged & bleeds).sum()), int(bleeds.sum())),
+        rate(int((~flagged & ~bleeds).sum()), int((~bleeds).sum())), detections(tally.cases), _pointings(tally.hits),
+    )  # fmt: skip
