@@ -1,14 +1,20 @@
 """Bleeds in one head: places their shapes, keeps them apart, paints blood and oedema, matches the density drawn."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
 from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import Brain, Deformation
-from triage.phantom.fields import Grid, blend_in, noise, soft
+from triage.phantom.clots import Patch, texture
+from triage.phantom.fields import BoolArray, Region, blend_in, soft
 from triage.phantom.lesions import Plan, Shape
+from triage.phantom.parenchyma import CONTUSIONS, intraparenchymal
 from triage.phantom.profile import Scanner
 from triage.phantom.scanner import blur
+from triage.phantom.seepage import downwards, intraventricular, subarachnoid
 from triage.phantom.skull import Site
 from triage.phantom.spec import PhantomSpec
 from triage.records import SUBTYPES, FloatArray
@@ -19,6 +25,25 @@ SOLID = (bleeds.EPIDURAL, bleeds.INTRAPARENCHYMAL, bleeds.SUBDURAL)
 PAIRS = ((bleeds.INTRAPARENCHYMAL, bleeds.INTRAVENTRICULAR), (bleeds.SUBDURAL, bleeds.SUBARACHNOID))
 """Bleeds that often come together: a deep bleed breaks into the ventricles; a blow tears both spaces."""
 
+MOST_MORE = {bleeds.EPIDURAL: 1, bleeds.INTRAPARENCHYMAL: 2, bleeds.INTRAVENTRICULAR: 0, bleeds.SUBARACHNOID: 3,
+             bleeds.SUBDURAL: 1}  # fmt: skip
+"""How many bleeds of one subtype may come on top of the first."""
+
+MOST = 4
+"""Bleeds in one head."""
+
+MORE_KINDS = {
+    bleeds.SUBARACHNOID: ("convexity", "sylvian", "film", "interhemispheric"),
+    bleeds.SUBDURAL: ("convexity", "film", "interhemispheric"),
+    bleeds.EPIDURAL: ("temporal", "parietal", "frontal"),
+}
+
+CORE_HU = 85.0
+"""Blood is hardly anywhere denser, so a small bleed's mean may stay below what was drawn."""
+
+EFFACED_MM = 14.0
+"""How far from an extra-axial bleed sulci are pressed shut."""
+
 
 def draw_plans(spec: PhantomSpec, rng: np.random.Generator) -> list[Plan]:
     """The bleeds of one study.
@@ -28,24 +53,65 @@ def draw_plans(spec: PhantomSpec, rng: np.random.Generator) -> list[Plan]:
         rng: Source of chance.
 
     Returns:
-        One plan for each, in the order of SUBTYPES.
+        One plan for each, in the order of SUBTYPES; then more of one subtype, unless the volume is given.
     """
-    labels = spec.subtypes
-    if labels is None:
-        labels = _random_labels(spec.p_bleed, rng)
-    return [bleeds.draw_plan(label, rng, spec.volume_ml, spec.p_tiny) for label in SUBTYPES if label in labels]
+    profile = spec.profile
+    drawn = _random_labels(spec.p_bleed, profile.p_pair, rng)
+    labels = drawn if spec.subtypes is None else spec.subtypes
+    every = [bleeds.draw_plan(label, rng, spec.volume_ml, spec.p_tiny, profile) for label in SUBTYPES]
+    plans = [replace(plan, number=i) for i, plan in enumerate(every) if plan.label in labels]
+    chance, pick = rng.random(2), rng.random(3)
+    more = [rng.random(4) for _ in range(MOST - 1)]
+    hosts = [plan for plan in plans if _may_repeat(plan)]
+    if hosts and spec.volume_ml is None and chance[0] < profile.p_more:
+        host = hosts[int(pick[0] * len(hosts))]
+        count = min(1 + int(pick[1] * MOST_MORE[host.label]), MOST - len(plans))
+        plans += [_another(host, len(SUBTYPES) + i, more[i].tolist()) for i in range(count)]
+    return plans
 
 
-def _random_labels(p_bleed: float, rng: np.random.Generator) -> tuple[str, ...]:
+def _may_repeat(plan: Plan) -> bool:
+    if plan.label == bleeds.INTRAPARENCHYMAL:
+        return plan.variant == "lobar" or plan.variant in CONTUSIONS
+    return MOST_MORE[plan.label] > 0
+
+
+def _another(host: Plan, number: int, chance: list[float]) -> Plan:
+    """One more bleed of a subtype: the other contusion, the other side, a further sulcus."""
+    kind, size, dense, side = chance
+    variant = host.variant
+    if variant in CONTUSIONS:
+        variant = CONTUSIONS[1 - CONTUSIONS.index(variant)] if kind < 0.6 else variant
+    elif host.label in MORE_KINDS:
+        kinds = MORE_KINDS[host.label]
+        variant = kinds[int(kind * len(kinds))]
+    if host.chronic or host.stage == bleeds.ISODENSE:
+        variant = "convexity"
+    other = host.label == bleeds.SUBDURAL or side < 0.6
+    volume = max(host.volume_ml * 0.1 * 9**size, 0.1)
+    volume = min(volume, bleeds.MOST_ML.get(variant, volume))
+    return replace(
+        host, variant=variant, volume_ml=volume, mean_hu=host.mean_hu + 8 * (dense - 0.5),
+        side=-host.side if other else host.side, fluid_level=host.fluid_level and volume > 2, number=number,
+    )  # fmt: skip
+
+
+def _random_labels(p_bleed: float, p_pair: float, rng: np.random.Generator) -> tuple[str, ...]:
     draw = rng.random(4)
     order = [SUBTYPES[i] for i in rng.permutation(len(SUBTYPES))]
     if draw[0] >= p_bleed:
         return ()
     chosen = order[: 1 + int(draw[1] > 0.72) + int(draw[1] > 0.94)]
     for one, other in PAIRS:
-        if chosen[0] == one and draw[2] < 0.25:
+        if chosen[0] == one and draw[2] < p_pair:
             chosen.append(other)
     return tuple(chosen)
+
+
+def _streams(rng: np.random.Generator) -> Callable[[Plan], np.random.Generator]:
+    """A random stream for each bleed; takes one draw, so that no bleed changes another's."""
+    base = int(rng.integers(2**62))
+    return lambda plan: np.random.Generator(np.random.PCG64(np.random.SeedSequence([base, plan.number])))
 
 
 def solid(site: Site, plans: list[Plan], rng: np.random.Generator) -> tuple[list[Shape], list[Deformation]]:
@@ -59,11 +125,13 @@ def solid(site: Site, plans: list[Plan], rng: np.random.Generator) -> tuple[list
     Returns:
         Their shapes, and how each moves the brain.
     """
-    shapes, changes = [], []
+    shapes, changes, own = [], [], _streams(rng)
     for plan in plans:
-        make = bleeds.intraparenchymal if plan.label == bleeds.INTRAPARENCHYMAL else bleeds.outside_brain
-        distance, change = make(site.head, site.grid, site.surface, plan, rng)
-        edge = 2.0 if plan.label == bleeds.INTRAPARENCHYMAL else 0.0
+        make = intraparenchymal if plan.label == bleeds.INTRAPARENCHYMAL else bleeds.outside_brain
+        distance, change = make(site.head, site.grid, site.surface, plan, own(plan))
+        edge = 0.0
+        if plan.label == bleeds.INTRAPARENCHYMAL:
+            edge = 1.0 if plan.volume_ml < 1 else 2.0
         shapes.append(Shape(plan, soft(distance, site.grid.soft_mm + edge)))
         changes.append(change)
     return shapes, changes
@@ -81,12 +149,12 @@ def fluid(site: Site, plans: list[Plan], brain: Brain, rng: np.random.Generator)
     Returns:
         Their shapes.
     """
-    shapes = []
+    shapes, own = [], _streams(rng)
     for plan in plans:
         if plan.label == bleeds.SUBARACHNOID:
-            share = bleeds.subarachnoid(site.grid, brain, plan, rng)
+            share = subarachnoid(site.grid, brain, plan, own(plan))
         else:
-            share = bleeds.intraventricular(site.grid, brain, site.surface, plan, rng)
+            share = intraventricular(site.grid, brain, site.surface, plan, own(plan))
         shapes.append(Shape(plan, share))
     return shapes
 
@@ -114,7 +182,7 @@ def exclusive(shapes: list[Shape], brain: Brain) -> list[Shape]:
 
 
 def paint_blood(hu: FloatArray, site: Site, shapes: list[Shape], brain: Brain, rng: np.random.Generator) -> None:
-    """Oedema and blood, in place; densities are corrected after blurring.
+    """Effaced sulci, oedema and blood, in place; densities are corrected after blurring.
 
     Args:
         hu: (n, rows, columns).
@@ -123,32 +191,58 @@ def paint_blood(hu: FloatArray, site: Site, shapes: list[Shape], brain: Brain, r
         brain: Tissue shares.
         rng: Source of chance.
     """
-    grid = site.grid
+    own = _streams(rng)
     for shape in shapes:
-        plan = shape.plan
-        texture = noise(rng, grid.shape, grid.step_mm, 7) * np.float32(2.5)
-        if plan.label == bleeds.INTRAPARENCHYMAL and plan.volume_ml > 0.5:
-            rim_mm = float(rng.uniform(1.0, 2.0 + 1.8 * plan.volume_ml ** (1 / 3)))
-            _oedema(hu, grid, shape, brain, (rim_mm, float(rng.uniform(16, 26))))
-        if plan.chronic or (plan.label in (bleeds.INTRAPARENCHYMAL, bleeds.SUBDURAL) and rng.random() < 0.12):
-            texture += np.clip(site.surface.at.y * np.float32(0.12), -8, 8)  # cells settle to the back
-        if plan.label in (bleeds.EPIDURAL, bleeds.SUBDURAL) and not plan.chronic and rng.random() < 0.15:
-            # Fresh blood has not clotted everywhere.
-            texture -= 14 * np.clip(noise(rng, grid.shape, grid.step_mm, 12) - np.float32(0.5), 0, 1)
-        blend_in(hu, shape.share, np.float32(plan.mean_hu + 4) + texture)
+        if shape.plan.label == bleeds.INTRAPARENCHYMAL:
+            _oedema(hu, site, shape, brain, own(shape.plan))
+        elif shape.plan.label in SOLID:
+            _efface(hu, site, shape, brain)
+    for shape in shapes:
+        box = _block(shape.share > 0, site, 0.0)
+        if box is None:
+            continue
+        patch = Patch(shape.share[box], downwards(site.grid, site.surface.at.at(box)), site.grid.step_mm)
+        value = np.float32(shape.plan.mean_hu + 4) + texture(shape.plan, patch, own(shape.plan))
+        blend_in(hu[box], patch.share, value)
 
 
-def _oedema(hu: FloatArray, grid: Grid, shape: Shape, brain: Brain, rim: tuple[float, float]) -> None:
-    """Low density round a bleed in the brain, in place."""
-    rim_mm, value = rim
-    where = np.nonzero(shape.share > 0.5)
-    if where[0].size == 0:
+def _block(where: BoolArray, site: Site, margin_mm: float) -> Region | None:
+    """The smallest block round what is true, and a margin; None where nothing is."""
+    ends = []
+    for axis in range(3):
+        hit = np.flatnonzero(where.any(axis=tuple(a for a in range(3) if a != axis)))
+        if hit.size == 0:
+            return None
+        more = int(np.ceil(margin_mm / site.grid.step_mm[axis]))
+        ends.append(slice(max(int(hit[0]) - more, 0), int(hit[-1]) + more + 1))
+    return (ends[0], ends[1], ends[2])
+
+
+def _efface(hu: FloatArray, site: Site, shape: Shape, brain: Brain) -> None:
+    """Press the sulci beside a bleed shut, in place: brain where fluid was."""
+    box = _block(shape.share > 0.5, site, EFFACED_MM)
+    if box is None or shape.plan.variant in ("interhemispheric", "tentorial"):
         return
-    margin = [int(np.ceil(2.5 * rim_mm / step)) + 1 for step in grid.step_mm]
-    block = tuple(slice(max(int(w.min()) - m, 0), int(w.max()) + m + 1) for w, m in zip(where, margin, strict=True))
-    near = ndimage.distance_transform_edt(shape.share[block] < 0.5, sampling=grid.step_mm).astype(np.float32)
-    tissue = brain.inside[block] * (1 - brain.csf[block]) * (1 - brain.ventricle[block]) * (1 - brain.dura[block])
-    blend_in(hu[block], soft(rim_mm - near, 5.0) * tissue, value)
+    press = shape.share[box]
+    for axis, step in enumerate(site.grid.step_mm):
+        press = ndimage.gaussian_filter1d(press, 0.5 * EFFACED_MM / step, axis=axis, mode="nearest", truncate=2.0)
+    press = np.clip(press * np.float32(4.5), 0, 0.9) * brain.csf[box]
+    blend_in(hu[box], press * (1 - brain.dura[box]), site.head.grey_hu)
+
+
+def _oedema(hu: FloatArray, site: Site, shape: Shape, brain: Brain, rng: np.random.Generator) -> None:
+    """Low density round a bleed in the brain, in place; a fresh one has hardly any."""
+    plan = shape.plan
+    widest = 2.0 + 1.8 * plan.volume_ml ** (1 / 3)
+    rim_mm, value = float(rng.uniform(1.0, widest)), float(rng.uniform(16, 26))
+    if plan.stage == bleeds.HYPERACUTE:
+        rim_mm = min(rim_mm, 1.0)
+    box = _block(shape.share > 0.5, site, 2.5 * rim_mm + 1) if plan.volume_ml > 0.5 else None
+    if box is None:
+        return
+    near = ndimage.distance_transform_edt(shape.share[box] < 0.5, sampling=site.grid.step_mm).astype(np.float32)
+    tissue = brain.inside[box] * (1 - brain.csf[box]) * (1 - brain.ventricle[box]) * (1 - brain.dura[box])
+    blend_in(hu[box], soft(rim_mm - near, 5.0) * tissue, value)
 
 
 def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Shape]) -> list[float]:
@@ -166,16 +260,20 @@ def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Sha
         Mean HU of each bleed; NaN where nothing of it is clear of bone.
     """
     means = []
-    clear = site.surface.depth > np.float32(0.5 * site.grid.soft_mm + 1.5 * scanner.blur_mm)
+    bone_mm = np.float32(0.5 * site.grid.soft_mm + 1.5 * scanner.blur_mm)
     for shape in shapes:
-        mask = (shape.share > 0.5) & clear
-        if not mask.any():
+        box = _block(shape.share > 0, site, 4 * scanner.blur_mm + 2)
+        mask = (shape.share[box] > 0.5) & (site.surface.depth[box] > bone_mm) if box else np.zeros(0, np.bool_)
+        if box is None or not mask.any():
             means.append(float("nan"))
             continue
-        spread = blur(shape.share, site.grid, scanner)
+        spread = blur(shape.share[box], site.grid, scanner)
         own = float(spread[mask].mean(dtype=np.float64))
-        before = float(hu[mask].mean(dtype=np.float64))
-        change = float(np.clip((shape.plan.mean_hu - before) / max(own, 0.4), -25, 25))
-        hu += np.float32(change) * spread
+        values = hu[box][mask]
+        before = float(values.mean(dtype=np.float64))
+        top = int(0.9 * values.size)
+        room = max(CORE_HU - float(np.partition(values, top)[top]), 0.0)
+        change = float(np.clip((shape.plan.mean_hu - before) / max(own, 0.4), -25, min(25.0, room)))
+        hu[box] += np.float32(change) * spread
         means.append(before + change * own)
     return means

@@ -1,26 +1,18 @@
-"""The five kinds of bleed: where each may lie, its shape, its density, and how it moves the brain."""
+"""Bleeds as drawn, and the shapes of those between bone and brain: epidural and subdural; what moves the brain."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from triage.phantom.anatomy import STILL, Brain, Deformation
-from triage.phantom.fields import AnyField, BoolArray, Coordinates, Grid, noise, soft
-from triage.phantom.profile import Head
+from triage.phantom.anatomy import STILL, Deformation
+from triage.phantom.density import mean_hu, measured_ml
+from triage.phantom.fields import AnyField, BoolArray, Coordinates, Grid, noise
+from triage.phantom.profile import USUAL, Head, Profile
 from triage.phantom.skull import Surface
 from triage.records import SUBTYPES, FloatArray
 
 EPIDURAL, INTRAPARENCHYMAL, INTRAVENTRICULAR, SUBARACHNOID, SUBDURAL = SUBTYPES
-
-MEAN_HU = {
-    EPIDURAL: (56.0, 9.4, 36.0, 70.0),
-    INTRAPARENCHYMAL: (47.5, 8.6, 31.0, 64.0),
-    INTRAVENTRICULAR: (39.9, 8.9, 24.0, 58.0),
-    SUBARACHNOID: (43.9, 7.9, 30.0, 60.0),
-    SUBDURAL: (51.5, 11.0, 30.0, 70.0),
-}
-"""Mean, standard deviation, least and greatest of the mean HU measured over a bleed (BHSD's 1,873 lesions)."""
 
 VOLUME_ML = {
     EPIDURAL: (2.0, 60.0),
@@ -29,17 +21,27 @@ VOLUME_ML = {
     SUBARACHNOID: (1.5, 25.0),
     SUBDURAL: (3.0, 90.0),
 }
-"""Volumes are drawn evenly on a logarithmic scale between these."""
+"""Volumes that bring a patient to the scanner, drawn evenly on a logarithmic scale; others come from BHSD's table."""
 
-TINY_ML = {EPIDURAL: (0.3, 1.5), INTRAPARENCHYMAL: (0.1, 0.8), INTRAVENTRICULAR: (0.1, 0.7),
-           SUBARACHNOID: (0.15, 1.2), SUBDURAL: (0.4, 2.0)}  # fmt: skip
+TINY_ML = {EPIDURAL: (0.2, 1.5), INTRAPARENCHYMAL: (0.1, 0.8), INTRAVENTRICULAR: (0.1, 0.7),
+           SUBARACHNOID: (0.1, 1.2), SUBDURAL: (0.1, 2.0)}  # fmt: skip
 """Volumes of the hard tail; half of BHSD's bleeds are smaller than 0.5 mL."""
 
-CHRONIC_HU = (17.0, 32.0)
-"""Mean density of a chronic subdural, labelled as a subdural all the same."""
+ACUTE, HYPERACUTE, ISODENSE, CHRONIC, ACUTE_ON_CHRONIC = STAGES = (
+    "acute", "hyperacute", "isodense", "chronic", "acute on chronic")  # fmt: skip
+"""Ages of blood. Hyperacute: clotted in parts only. Isodense: as dense as cortex. Only subdurals grow old here."""
+
+OLD_HU = {ISODENSE: (30.0, 40.0), CHRONIC: (8.0, 28.0), ACUTE_ON_CHRONIC: (22.0, 38.0)}
+"""Mean density of old subdurals, labelled as subdurals all the same."""
+
+OLD_SHARE = 0.1
+"""The darkest tenth of BHSD's subdurals is old blood, so fresh ones are drawn above it."""
 
 CORONAL, LAMBDOID, SQUAMOSAL = -0.25, 0.62, 0.02
 """Sutures as planes: share of the half axis front to back (first two) and of the height (third, low at the side)."""
+
+GLARE_MM = 1.0
+"""So near to bone nothing is outlined: it does not count towards a volume."""
 
 FAR = np.float32(-99.0)
 
@@ -54,7 +56,17 @@ class Plan:
     mean_hu: float
     side: float
     """-1 right, +1 left."""
-    chronic: bool = False
+    stage: str = ACUTE
+    fluid_level: bool = False
+    """Cells have settled: dense behind a sharp horizontal level, dark before it."""
+    membranes: bool = False
+    number: int = 0
+    """Tells the bleeds of one head apart: each has its own random stream."""
+
+    @property
+    def chronic(self) -> bool:
+        """Old blood, dark on the whole."""
+        return self.stage in (CHRONIC, ACUTE_ON_CHRONIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +80,94 @@ class Shape:
 
 VARIANTS: dict[str, tuple[tuple[str, float], ...]] = {
     EPIDURAL: (("temporal", 0.45), ("parietal", 0.25), ("frontal", 0.2), ("occipital", 0.1)),
-    SUBDURAL: (("convexity", 0.78), ("interhemispheric", 0.12), ("tentorial", 0.1)),
-    SUBARACHNOID: (("cistern", 0.4), ("sylvian", 0.2), ("convexity", 0.4)),
-    INTRAVENTRICULAR: (("layered", 0.75), ("cast", 0.25)),
-    INTRAPARENCHYMAL: (("ganglia", 0.38), ("lobar", 0.34), ("thalamus", 0.16), ("cerebellum", 0.08), ("pons", 0.04)),
-}
-"""Kinds of each bleed with their probabilities."""
+    SUBDURAL: (("convexity", 0.56), ("film", 0.2), ("interhemispheric", 0.13), ("tentorial", 0.11)),
+    SUBARACHNOID: (("cistern", 0.27), ("sylvian", 0.15), ("convexity", 0.24), ("interhemispheric", 0.1),
+                   ("perimesencephalic", 0.08), ("film", 0.16)),
+    INTRAVENTRICULAR: (("layered", 0.66), ("cast", 0.2), ("third", 0.07), ("fourth", 0.07)),
+    INTRAPARENCHYMAL: (("ganglia", 0.27), ("lobar", 0.25), ("thalamus", 0.13), ("cerebellum", 0.07), ("pons", 0.04),
+                       ("frontal base", 0.14), ("temporal pole", 0.1)),
+}  # fmt: skip
+"""Kinds of each bleed with their probabilities. The last two of the brain are contusions."""
+
+MOST_ML = {"interhemispheric": 18.0, "tentorial": 18.0, "pons": 8.0, "frontal base": 25.0, "temporal pole": 25.0,
+           "perimesencephalic": 8.0}  # fmt: skip
+"""What has room there."""
+
+SMALL_VENTRICLE_ML = 1.5
+"""More than this does not stay in the third or fourth ventricle alone."""
+
+LEAST_ML = {CHRONIC: 15.0, ACUTE_ON_CHRONIC: 15.0, ISODENSE: 12.0}
+"""Old subdurals that are seen at all have grown."""
 
 
-def draw_plan(label: str, rng: np.random.Generator, volume_ml: tuple[float, float] | None, p_tiny: float) -> Plan:
+def draw_plan(
+    label: str,
+    rng: np.random.Generator,
+    volume_ml: tuple[float, float] | None,
+    p_tiny: float,
+    profile: Profile = USUAL,
+) -> Plan:
     """What one bleed will be.
 
     Args:
         label: Subtype.
-        rng: Source of chance.
+        rng: Source of chance; draws as much whatever comes out.
         volume_ml: Range to draw the volume from; None for the label's own.
         p_tiny: Probability of a bleed from the hard tail (only without a range).
+        profile: Probabilities of the kinds of blood.
 
     Returns:
         The plan.
     """
+    kind, tiny, measured, size, dense, side, level, membrane = (float(v) for v in rng.random(8))
     names, p = zip(*VARIANTS[label], strict=True)
-    variant = str(names[int(np.searchsorted(np.cumsum(p), rng.random() * 0.9999))])
-    tiny = rng.random() < p_tiny
-    low, high = volume_ml or (TINY_ML[label] if tiny else VOLUME_ML[label])
-    volume = float(low * (high / low) ** rng.random())
-    mean, spread, least, most = MEAN_HU[label]
-    hu = float(np.clip(rng.normal(mean, spread), least, most))
-    side = 1.0 if rng.random() < 0.5 else -1.0
-    chronic = bool(label == SUBDURAL and rng.random() < 0.1)
-    if chronic:
-        hu = float(rng.uniform(*CHRONIC_HU))
-    if variant in ("interhemispheric", "tentorial"):
-        volume = min(volume, 18.0)
-    if variant == "pons":
-        volume = min(volume, 8.0)
-    return Plan(label, variant, volume, hu, side, chronic)
+    variant = str(names[int(np.searchsorted(np.cumsum(p), kind * 0.9999))])
+    stage = _stage(label, rng.random(4), profile)
+    low, high = volume_ml or (TINY_ML[label] if tiny < p_tiny else VOLUME_ML[label])
+    volume = low * (high / low) ** size
+    if volume_ml is None and tiny >= p_tiny and measured < profile.p_measured:
+        volume = measured_ml(label, size)
+    if stage in OLD_HU:
+        variant = "convexity"
+        volume = volume if volume_ml else max(volume, LEAST_ML[stage])
+    if variant in ("third", "fourth") and volume > SMALL_VENTRICLE_ML:
+        variant = "layered"
+    volume = min(volume, MOST_ML.get(variant, volume))
+    hu = mean_hu(label, volume, OLD_SHARE + (1 - OLD_SHARE) * dense if label == SUBDURAL else dense)
+    if stage in OLD_HU:
+        hu = OLD_HU[stage][0] + dense * (OLD_HU[stage][1] - OLD_HU[stage][0])
+    settles = label == INTRAPARENCHYMAL or (label == SUBDURAL and variant == "convexity" and stage != ISODENSE)
+    old = stage in (CHRONIC, ACUTE_ON_CHRONIC)
+    return Plan(
+        label, variant, volume, hu, 1.0 if side < 0.5 else -1.0, stage,
+        fluid_level=settles and volume > 2 and level < profile.p_fluid_level * (3 if old else 1),
+        membranes=old and membrane < profile.p_membranes,
+    )  # fmt: skip
 
 
-def _reach(level: AnyField, allowed: BoolArray, volume_ml: float, grid: Grid) -> float:
-    """The level below which the allowed voxels hold the wanted volume; the greatest where there are too few."""
+def _stage(label: str, chance: FloatArray | AnyField, profile: Profile) -> str:
+    """Age of the blood, from four even draws."""
+    if label == SUBDURAL:
+        old = (profile.p_chronic, profile.p_acute_on_chronic, profile.p_isodense)
+        for stage, p, drawn in zip((CHRONIC, ACUTE_ON_CHRONIC, ISODENSE), old, chance, strict=False):
+            if drawn < p:
+                return stage
+    mixed = label in (EPIDURAL, INTRAPARENCHYMAL, SUBDURAL) and chance[3] < profile.p_hyperacute
+    return HYPERACUTE if mixed else ACUTE
+
+
+def reach(level: AnyField, allowed: BoolArray, volume_ml: float, grid: Grid) -> float:
+    """The level below which the allowed voxels hold the wanted volume; the greatest where there are too few.
+
+    Args:
+        level: Any shape.
+        allowed: Of that shape.
+        volume_ml: Wanted.
+        grid: Tells the volume of a voxel.
+
+    Returns:
+        A level; FAR where no voxel is allowed.
+    """
     values = level[allowed]
     if values.size == 0:
         return float(FAR)
@@ -167,7 +227,7 @@ def epidural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Gene
     depth = np.clip(s.depth, 0, None) * np.float32(1 / bulge)
     level = (depth + np.sqrt(depth * depth + 4 * away * away)) * np.float32(0.5)
     allowed = (s.depth > 0) & (to_suture > 0) & (level < 75) & (away < 70)
-    half = max(_reach(level, allowed, plan.volume_ml, grid), 2.0)
+    half = max(reach(level, allowed & (s.depth > GLARE_MM), plan.volume_ml, grid), 2.0)
     thick = np.float32(bulge) * (half - away * away / half)
     found: FloatArray = np.minimum(np.minimum(thick - s.depth, to_suture), s.depth + 1)
     return found
@@ -187,16 +247,18 @@ def subdural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Gene
         Signed distance to its surface in mm, positive inside.
     """
     own_side = np.float32(plan.side) * s.at.x - np.float32(0.8)
-    if plan.variant == "convexity":
+    if plan.variant in ("convexity", "film"):
         towards = _direction(float(rng.uniform(-0.55, 0.6)), float(rng.uniform(0.0, 0.65)), plan.side)
         thickest = float(rng.uniform(3.0, 6.5)) * (plan.volume_ml / 10) ** (1 / 3)
+        if plan.variant == "film":
+            thickest = float(rng.uniform(2.2, 3.6))
         arc = float(np.clip((plan.volume_ml * 1000 / (0.6 * np.pi * thickest)) ** 0.5, 9, 95))
         share = (_away(head, s.at, towards, float(rng.uniform(1.0, 1.35))) * np.float32(1 / arc)) ** 2
-        profile = np.clip(1 - share * share, 0, None)
+        profile = np.clip(1 - share if plan.chronic else 1 - share * share, 0, None)  # old ones bulge
         profile *= 1 + np.float32(0.15) * noise(rng, grid.shape, grid.step_mm, 30)
         level = s.depth / (profile + np.float32(1e-3))
         allowed = (s.depth > 0) & (own_side > 0) & (level < 45) & (profile > 0.02) & (s.tentorium > 0)
-        thick = _reach(level, allowed, plan.volume_ml, grid) * profile
+        thick = reach(level, allowed & (s.depth > GLARE_MM), plan.volume_ml, grid) * profile
         crescent: FloatArray = np.minimum.reduce([thick - s.depth, own_side, s.depth + 1, s.tentorium + 1])
         return crescent
     middle_y, middle_z = float(rng.uniform(-45, 55)), float(rng.uniform(20, 55))
@@ -209,55 +271,9 @@ def subdural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Gene
     spread = np.clip(spread, 0, None)
     level = above / (spread + np.float32(1e-3))
     allowed = (above > 0) & (bound > 0) & (level < 14) & (spread > 0.03)
-    thick = min(_reach(level, allowed, plan.volume_ml, grid), 12.0) * spread
+    thick = min(reach(level, allowed, plan.volume_ml, grid), 12.0) * spread
     found: FloatArray = np.minimum.reduce([thick - above, above + np.float32(0.5), bound])
     return found
-
-
-def _centre(plan: Plan, rng: np.random.Generator) -> tuple[float, float, float]:
-    if plan.variant == "lobar":
-        return (plan.side * float(rng.uniform(22, 44)), float(rng.uniform(-52, 58)), float(rng.uniform(8, 48)))
-    jitter = [float(v) for v in rng.uniform(-4, 4, 3)]
-    x, y, z = {"ganglia": (25, -3, 4), "thalamus": (12, 12, 5), "cerebellum": (18, 46, -34), "pons": (1, 12, -32)}[
-        plan.variant
-    ]
-    return (plan.side * x + jitter[0], y + 2 * jitter[1], z + jitter[2])
-
-
-def intraparenchymal(
-    head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Generator
-) -> tuple[FloatArray, Deformation]:
-    """Ragged lump within the brain.
-
-    Args:
-        head: Parameters.
-        grid: The voxels.
-        s: Surfaces.
-        plan: What to make.
-        rng: Source of chance.
-
-    Returns:
-        Signed distance to its surface in mm, positive inside, and how it pushes the brain.
-    """
-    centre = tuple(c * r / n for c, r, n in zip(_centre(plan, rng), head.radii_mm, (67, 84, 76), strict=True))
-    cx, cy, cz = centre
-    stretch = rng.uniform(0.75, 1.3, 3).tolist()
-    x, y, z = (s.at.x - cx) / stretch[0], (s.at.y - cy) / stretch[1], (s.at.z - cz) / stretch[2]
-    level = np.sqrt(x * x + y * y + z * z)
-    ragged = 0.12 + 0.2 * float(rng.random())
-    level *= 1 + np.float32(ragged) * noise(rng, grid.shape, grid.step_mm, 11)
-    np.maximum(level, 0, out=level)
-    bound = s.depth - 3
-    if plan.variant == "lobar":
-        bound = np.minimum(bound, np.float32(plan.side) * s.at.x - 2)
-    tent = -s.tentorium if plan.variant in ("cerebellum", "pons") else s.tentorium
-    bound = np.minimum(bound, np.maximum(tent - 1.5, 12 - np.sqrt(s.at.x * s.at.x + (s.at.y - 8) ** 2) * 0.5))
-    radius = _reach(level, (bound > 0) & (level < 60), plan.volume_ml, grid)
-    push = (plan.volume_ml * 1000 * 0.239) ** (1 / 3)
-    shift = -plan.side * min(plan.volume_ml * 0.075 * float(rng.uniform(0.3, 1.2)), 10.0)
-    if plan.variant in ("cerebellum", "pons"):
-        shift = 0.0
-    return np.minimum(radius - level, bound), Deformation(0.0, shift, (cx, cy, cz), push)
 
 
 def outside_brain(
@@ -294,56 +310,3 @@ def together(changes: list[Deformation]) -> Deformation:
     biggest = max(changes, key=lambda c: c.push_mm)
     shift = float(np.clip(sum(c.shift_mm for c in changes), -15, 15))
     return Deformation(inward, shift, biggest.centre, biggest.push_mm)
-
-
-def subarachnoid(grid: Grid, brain: Brain, plan: Plan, rng: np.random.Generator) -> FloatArray:
-    """Blood in the fluid spaces round a source: an aneurysm's cisterns, a Sylvian fissure, or sulci after a blow.
-
-    Args:
-        grid: The voxels.
-        brain: Tissue shares.
-        plan: What to make.
-        rng: Source of chance.
-
-    Returns:
-        Share of each voxel, 0..1.
-    """
-    at = brain.at
-    centre = {
-        "cistern": (plan.side * float(rng.uniform(0, 8)), float(rng.uniform(-18, 4)), -18.0),
-        "sylvian": (plan.side * float(rng.uniform(30, 44)), float(rng.uniform(-20, -4)), float(rng.uniform(-10, 6))),
-        "convexity": (plan.side * float(rng.uniform(15, 58)), float(rng.uniform(-55, 60)), float(rng.uniform(5, 55))),
-    }[plan.variant]
-    x, y, z = (a - c for a, c in zip((at.x, at.y, at.z), centre, strict=True))
-    level = np.sqrt(x * x + y * y + np.float32(1.7) * z * z)
-    level += 5 * noise(rng, grid.shape, grid.step_mm, 12)
-    spaces = np.clip(brain.csf * np.float32(1.7), 0, 1) * (1 - np.clip(brain.dura, 0, 1))
-    radius = _reach(level, spaces > 0.5, plan.volume_ml, grid)
-    share: FloatArray = spaces * soft(radius - level, 4.0)
-    return share
-
-
-def intraventricular(grid: Grid, brain: Brain, s: Surface, plan: Plan, rng: np.random.Generator) -> FloatArray:
-    """Blood in the ventricles: a level at the back of a patient who lies on it, or a cast.
-
-    Args:
-        grid: The voxels.
-        brain: Tissue shares.
-        s: Surfaces.
-        plan: What to make.
-        rng: Source of chance.
-
-    Returns:
-        Share of each voxel, 0..1.
-    """
-    at = brain.at
-    if plan.variant == "layered":
-        uneven = float(rng.uniform(0, 9)) if rng.random() < 0.6 else 40.0
-        level = 90 - s.at.y + np.float32(uneven) * (s.at.x * np.float32(plan.side) < 0)
-        edge = 2.5
-    else:
-        x, y, z = at.x - np.float32(plan.side * 12), at.y - np.float32(rng.uniform(-25, 30)), at.z - 10
-        level = np.sqrt(x * x + y * y + z * z) + 3 * noise(rng, grid.shape, grid.step_mm, 12)
-        edge = 4.0
-    reach = _reach(level, brain.ventricle > 0.5, plan.volume_ml, grid)
-    return brain.ventricle * soft(reach - level, edge)

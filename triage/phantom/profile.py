@@ -89,6 +89,26 @@ class Profile:
     """Bone flap, with plates, or a gap."""
     p_motion: float = 0.08
     """Head moved during the scan."""
+    p_measured: float = 0.45
+    """Of a bleed whose volume comes from BHSD's table, where most are small."""
+    p_more: float = 0.25
+    """More bleeds of one subtype in a head."""
+    p_pair: float = 0.25
+    """A second subtype that often comes with the first, where the bleeds are left open."""
+    p_hyperacute: float = 0.12
+    """Blood that has clotted only in parts."""
+    p_isodense: float = 0.07
+    """Of a subdural as dense as cortex."""
+    p_chronic: float = 0.1
+    """Of a dark subdural."""
+    p_acute_on_chronic: float = 0.07
+    p_fluid_level: float = 0.07
+    p_membranes: float = 0.4
+    """Of chronic subdurals."""
+    p_ears: float = 0.9
+    """Ears that stand away from the head."""
+    p_scalp_swelling: float = 0.1
+    """Blood or oedema between skull and skin."""
 
 
 USUAL = Profile()
@@ -113,6 +133,7 @@ WIDE = Profile(
     p_falx_calcified=0.35,
     p_ganglia_calcified=0.15, p_cavum=0.12, p_infarct=0.15, p_white_disease=0.6, p_oedema=0.12, p_tumour=0.12, p_hair=0.7,
     p_tube=0.3, p_clip=0.08, p_shunt=0.07, p_craniotomy=0.1, p_motion=0.15,
+    p_scalp_swelling=0.2,
 )  # fmt: skip
 """Variety beyond reality, to train on (domain randomisation, Tobin 2017): no cue that only a phantom has may help."""
 
@@ -171,9 +192,6 @@ class Head:
     pineal: float
     falx_calcified: bool
     ganglia_calcified: bool
-    white_disease_hu: float
-    """Depth of periventricular low density."""
-    infarct: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +269,6 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
         pineal=_if(rng, calcified, (1.0, 2.8)),
         falx_calcified=bool(rng.random() < profile.p_falx_calcified * (old + 0.1)),
         ganglia_calcified=bool(rng.random() < profile.p_ganglia_calcified * old),
-        white_disease_hu=_if(rng, profile.p_white_disease, (2.0, 12.0)) * old,
-        infarct=bool(rng.random() < profile.p_infarct * 2 * old),
     )
 
 

@@ -1,0 +1,133 @@
+"""Bleeds within the brain: deep, lobar and infratentorial lumps of several lobes, and contusions near bone."""
+
+import numpy as np
+
+from triage.phantom.anatomy import Deformation
+from triage.phantom.fields import Coordinates, Grid, Point, Region, noise, region_around, smooth_least
+from triage.phantom.lesions import FAR, Plan, reach
+from triage.phantom.profile import Head
+from triage.phantom.skull import Surface
+from triage.records import FloatArray
+
+CONTUSIONS = ("frontal base", "temporal pole")
+
+BELOW = ("cerebellum", "pons")
+
+CENTRES: dict[str, tuple[Point, ...]] = {
+    "ganglia": ((25, -3, 4), (28, 6, 6)),
+    "thalamus": ((12, 12, 5),),
+    "cerebellum": ((18, 46, -34), (24, 42, -30), (4, 50, -36)),
+    "pons": ((1, 12, -32),),
+    "frontal base": ((14, -52, -16), (22, -62, -8), (30, -48, -14), (16, -70, 6)),
+    "temporal pole": ((38, -26, -28), (50, -14, -22), (56, 4, -18), (46, 8, -34)),
+}
+"""On the left of the average brain, mm."""
+
+JITTER_MM = {"cerebellum": 6.0, "frontal base": 7.0, "temporal pole": 6.0}
+
+LOBES_ML = 2.5
+"""A larger bleed may have several lobes."""
+
+
+def _centre(head: Head, plan: Plan, rng: np.random.Generator) -> Point:
+    if plan.variant == "lobar":
+        x, y, z = float(rng.uniform(22, 46)), float(rng.uniform(-56, 60)), float(rng.uniform(4, 52))
+    else:
+        choices = CENTRES[plan.variant]
+        x, y, z = choices[int(rng.random() * len(choices))]
+        away = JITTER_MM.get(plan.variant, 4.0) * rng.uniform(-1, 1, 3)
+        x, y, z = x + float(away[0]), y + 1.5 * float(away[1]), z + float(away[2])
+    rx, ry, rz = head.radii_mm
+    return (plan.side * x * rx / 67, y * ry / 84, z * rz / 76)
+
+
+def intraparenchymal(
+    head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Generator
+) -> tuple[FloatArray, Deformation]:
+    """Ragged lump within the brain.
+
+    Args:
+        head: Parameters.
+        grid: The voxels.
+        s: Surfaces.
+        plan: What to make.
+        rng: Source of chance.
+
+    Returns:
+        Signed distance to its surface in mm, positive inside, and how it pushes the brain.
+    """
+    centre = _centre(head, plan, rng)
+    push = (plan.volume_ml * 1000 * 0.239) ** (1 / 3)
+    shift = -plan.side * min(plan.volume_ml * 0.075 * float(rng.uniform(0.3, 1.2)), 10.0)
+    if plan.variant in BELOW:
+        shift = 0.0
+    half = 12 + 3.2 * push
+    region = region_around(grid, _moved(centre, -half), _moved(centre, half))
+    distance = np.full(grid.shape, FAR, np.float32)
+    change = Deformation(0.0, shift, centre, push * (0.5 if plan.variant in CONTUSIONS else 1.0))
+    if any(part.stop <= part.start for part in region):
+        return distance, change
+    make = _patches if plan.variant in CONTUSIONS else _lump
+    level = make(grid, s, region, (centre, push), rng)
+    np.maximum(level, 0, out=level)
+    bound = _bound(s, region, plan)
+    radius = reach(level, bound > 0, plan.volume_ml, grid)
+    distance[region] = np.minimum(radius - level, bound)
+    return distance, change
+
+
+def _moved(point: Point, by: float) -> Point:
+    return (point[0] + by, point[1] + by, point[2] + by)
+
+
+def _bound(s: Surface, region: Region, plan: Plan) -> FloatArray:
+    """Distance in mm from where such a bleed may not be."""
+    at, depth, tentorium = s.at.at(region), s.depth[region], s.tentorium[region]
+    bound = depth - np.float32(1.2 if plan.variant in CONTUSIONS else 3.0)
+    if plan.variant == "lobar" or plan.variant in CONTUSIONS:
+        bound = np.minimum(bound, np.float32(plan.side) * at.x - 2)
+    tent = -tentorium if plan.variant in BELOW else tentorium
+    notch = 12 - np.sqrt(at.x * at.x + (at.y - 8) ** 2) * np.float32(0.5)
+    allowed: FloatArray = np.minimum(bound, np.maximum(tent - np.float32(1.5), notch))
+    return allowed
+
+
+def _lump(
+    grid: Grid, s: Surface, region: Region, ball: tuple[Point, float], rng: np.random.Generator
+) -> FloatArray:  # fmt: skip
+    """Level that grows outwards from one to four centres, ragged at the edge."""
+    centre, radius = ball
+    at = s.at.at(region)
+    stretch = rng.uniform(0.72, 1.35, 3)
+    away, scale = rng.uniform(-1, 1, (3, 3)), rng.uniform(1.0, 1.7, 3)
+    lobes = int(rng.random() * 4) if radius > (LOBES_ML * 239) ** (1 / 3) else 0
+    level = _distance(at, centre, stretch)
+    for offset, weaker in zip(away[:lobes], scale, strict=False):
+        x, y, z = (c + float(o) * 1.25 * radius for c, o in zip(centre, offset, strict=True))
+        level = smooth_least(level, _distance(at, (x, y, z), stretch) * np.float32(weaker), 0.5 * radius)
+    ragged = 0.1 + 0.17 * float(rng.random())
+    level *= 1 + np.float32(ragged) * noise(rng, at.x.shape, grid.step_mm, 11)
+    level += np.float32(rng.uniform(0, 1.2)) * noise(rng, at.x.shape, grid.step_mm, 5)
+    return level
+
+
+def _distance(at: Coordinates, centre: Point, stretch: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> FloatArray:
+    x, y, z = (
+        (a - np.float32(c)) * np.float32(1 / f) for a, c, f in zip((at.x, at.y, at.z), centre, stretch, strict=True)
+    )
+    found: FloatArray = np.sqrt(x * x + y * y + z * z)
+    return found
+
+
+def _patches(
+    grid: Grid, s: Surface, region: Region, ball: tuple[Point, float], rng: np.random.Generator
+) -> FloatArray:  # fmt: skip
+    """Level that is low in streaky patches of cortex that lie near each other."""
+    at = s.at.at(region)
+    level = _distance(at, ball[0], rng.uniform(0.9, 1.5, 3))
+    deep = np.clip(s.depth[region], 0, None)
+    level = np.sqrt(level * level + np.float32(1.5) * deep * deep)
+    patchy = noise(rng, at.x.shape, grid.step_mm, float(rng.uniform(7, 11)))
+    level += np.float32(0.2 * ball[1] + 2.5) * patchy
+    level += np.float32(1.2) * noise(rng, at.x.shape, grid.step_mm, 4)
+    return level
