@@ -13,6 +13,11 @@ from triage.train.pointing import Pointing
 BANDS_ML = ((0.1, 1.0), (1.0, 5.0), (5.0, 20.0), (20.0, 60.0))
 """Volumes that detection is told by; what is smaller or larger falls into the first or last."""
 
+ALL, LARGE = "all", "5 mL and more"
+"""What AUROC of painted bleeds is told of."""
+
+LARGE_ML = 5.0
+
 DRAWS = (1000, 1)
 """Of every bootstrap: resamplings and seed."""
 
@@ -44,6 +49,8 @@ class Case:
     """P(any) of the study less that of the untouched head."""
     slice_change: float = np.nan
     """The same of the slices that show it, on average."""
+    p: tuple[float, ...] = ()
+    """P(any) of the slices that show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,8 @@ class ImplantTrial:
     n: int
     no_room: int
     detections: tuple[Detection, ...]
+    areas: dict[str, Area] = field(default_factory=dict)
+    """By what is counted: P(any) of slices with a painted bleed against that of the untouched head's slices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,25 @@ def area(p: Floats, truth: Bools, groups: npt.NDArray[np.str_]) -> Area:
     """
     low, high = bootstrap_by_patient(p, truth, groups, draws=DRAWS)
     return Area(auroc(p, truth), low, high, len(p), int(truth.sum()))
+
+
+def painted_areas(cases: Sequence[Case], untouched: Floats) -> dict[str, Area]:
+    """Slices with a painted bleed against the untouched head's, all of one head.
+
+    Args:
+        cases: With `p`.
+        untouched: (n,) P(any) of the head's slices.
+
+    Returns:
+        By ALL and LARGE; resampled by painted bleed and untouched slice.
+    """
+    areas = {}
+    for name, least_ml in ((ALL, 0.0), (LARGE, LARGE_ML)):
+        some = [c for c in cases if c.volume_ml >= least_ml]
+        p = np.concatenate([np.array([v for c in some for v in c.p]), untouched])
+        groups = [f"bleed {k}" for k, c in enumerate(some) for _ in c.p] + [f"slice {k}" for k in range(len(untouched))]
+        areas[name] = area(p, np.arange(len(p)) < len(p) - len(untouched), np.array(groups))
+    return areas
 
 
 def detections(cases: Sequence[Case]) -> tuple[Detection, ...]:
@@ -243,7 +271,7 @@ def share(one: Rate) -> str:
 
 def _phantom_note(t: PhantomTrial) -> str:
     areas = ", ".join(f"{label} {told(t.by_slice[label])} / {told(t.by_study[label])}" for label in LABELS)
-    found, _, n = above(t.detections, 5.0, (ANY,))
+    found, _, n = above(t.detections, LARGE_ML, (ANY,))
     return (
         f"On {t.n_studies} phantoms of profile {t.profile} (phantom {t.phantom_version}, seeds {t.first_seed} to "
         f"{t.first_seed + t.n_studies - 1}, never trained on; {t.positives} with a bleed): AUROC by slice / by study: "
@@ -271,12 +299,13 @@ def _negative_note(t: NegativeTrial) -> str:
 def _implant_note(t: ImplantTrial) -> str:
     if t.reason:
         return f"Bleeds painted into {t.name}: not possible ({t.reason})."
-    large, slices, n = above(t.detections, 5.0)
+    large, slices, n = above(t.detections, LARGE_ML)
     all_found, _, total = above(t.detections, 0.0)
     beware = " The untouched head is positive: studies are found whatever was painted." if t.untouched_positive else ""
     return (
         f"Bleeds painted into the real head {t.name}: {share(all_found)} of {total} studies found; of 5 mL and more "
-        f"{share(large)} of {n} by study, {share(slices)} of bleeding slices.{beware}"
+        f"{share(large)} of {n} by study, {share(slices)} of bleeding slices; their AUROC by slice against the "
+        f"untouched head's {told(t.areas[LARGE])}.{beware}"
     )
 
 

@@ -112,11 +112,19 @@ def _add(tally: _Tally, pack: Pack, study: PhantomStudy, errors: Errors) -> None
             n_found = int((said.slices[ANY][shown] >= review).sum())
             tally.cases.append(Case(label, _volume(study, label), found, int(shown.sum()), n_found))
     tally.hits += hits_of(said, study, volume.hu)
-    name = f"phantom {study.spec.profile.name} {study.seed}"
-    for k in range(len(truth)):
+    _show(study, said, errors)
+
+
+def _show(study: PhantomStudy, said: Assessed, errors: Errors) -> None:
+    """Offer the slices without a bleed, and of those with one where it is largest."""
+    truth = study.slice_labels()
+    size = np.sum([study.masks[label].sum(axis=(1, 2)) for label in SUBTYPES], axis=0)
+    for k in np.flatnonzero(~truth[:, 0] | (np.arange(len(truth)) == size.argmax())):
+        kinds = tuple(label for label, there in zip(LABELS, truth[k], strict=True) if there and label != ANY)
         p = {label: float(said.slices[label][k]) for label in LABELS}
-        slice_kinds = tuple(label for label, there in zip(LABELS, truth[k], strict=True) if there and label != ANY)
-        errors.add(ErrorShown("phantoms", f"{name}, slice {k + 1}", slice_kinds, p), volume.hu[k])
+        told = f"{sum(study.volumes_ml.values()):.1f} mL in all" if kinds else ""
+        name = f"phantom {study.spec.profile.name} {study.seed}, slice {k + 1}"
+        errors.add(ErrorShown("phantoms", name, kinds, p, told), study.hu[k].astype(np.float32))
 
 
 def _volume(study: PhantomStudy, label: str) -> float:

@@ -23,7 +23,7 @@ from triage.train.trial_records import Area, PictureTrial, Shot, area
 
 WINDOW = (80.0, 40.0)
 """Width and level of the FDA's pictures. Their ventricles have grey 48 to 52, which is then 15 to 16 HU, and 15 is what
-their heads' CSF was made of (DIDSR/InSilicoICH); white matter comes out at 32 to 36, grey matter at 40 to 45."""
+their heads' CSF was made of (DIDSR/InSilicoICH); brain comes out at 32 HU at 140 kV to 45 at 80 kV on average."""
 
 FOV_MM = 250.0
 """Side of the frame inside the margin: the largest outline of the adult is then 199 by 155 mm, of the children 205 by

@@ -19,7 +19,7 @@ from triage.phantom.study import LABEL_MM2
 from triage.records import ANY, LABELS, SUBTYPES, FloatArray, Instance, Outcome, Volume
 from triage.train.assessed import Assessed, assess, is_present
 from triage.train.errors_shown import Errors, ErrorShown
-from triage.train.trial_records import BANDS_ML, Case, ImplantTrial, NegativeTrial, detections
+from triage.train.trial_records import BANDS_ML, Case, ImplantTrial, NegativeTrial, detections, painted_areas
 
 FIRST_SEED = 800_000_001
 """Of the bleeds painted into real heads."""
@@ -178,7 +178,10 @@ def implant_trial(
         cases.append(_case(pack, (head.name, volume, untouched), (label, seed, painted), errors))
     on_progress(f"bleeds in {head.name}", len(jobs), len(jobs))
     positive = is_present(pack.card, untouched.studies, ANY)
-    return ImplantTrial(head.name, "", untouched.studies[ANY], positive, len(jobs), no_room, detections(cases))
+    areas = painted_areas(cases, untouched.slices[ANY])
+    return ImplantTrial(
+        head.name, "", untouched.studies[ANY], positive, len(jobs), no_room, detections(cases), areas
+    )  # fmt: skip
 
 
 def phantom_paint(
@@ -213,19 +216,19 @@ def _case(pack: Pack, head: tuple[str, Volume, Assessed], made: tuple[str, int, 
     hu: FloatArray = painted.hu.astype(np.float32)
     touched = Volume(hu, volume.slices, volume.positions_mm, volume.spacing_mm, volume.thickness_mm)
     said = assess(pack, touched, before=untouched)
-    shown = painted.mask.sum(axis=(1, 2)) * volume.spacing_mm[0] * volume.spacing_mm[1] >= LABEL_MM2
-    steps = np.gradient(np.array(volume.positions_mm)) if len(volume.positions_mm) > 1 else [volume.thickness_mm]
     area_mm2 = painted.mask.sum(axis=(1, 2)) * volume.spacing_mm[0] * volume.spacing_mm[1]
+    shown = area_mm2 >= LABEL_MM2
+    steps = np.gradient(np.array(volume.positions_mm)) if len(volume.positions_mm) > 1 else [volume.thickness_mm]
     volume_ml = float((area_mm2 * steps).sum()) / 1000
     p = said.slices[ANY][shown]
     changes = p - untouched.slices[ANY][shown]
-    for k in np.flatnonzero(shown):
+    if shown.any():
+        k = int(area_mm2.argmax())
         scores = {one: float(said.slices[one][k]) for one in LABELS}
-        told = f"{name} seed {seed}, slice {k + 1}"
         before = f"{volume_ml:.1f} mL in all; untouched {untouched.slices[ANY][k]:.3f}"
-        errors.add(ErrorShown("painted bleeds", told, (label,), scores, before), hu[k])
+        errors.add(ErrorShown("painted bleeds", f"{name} seed {seed}, slice {k + 1}", (label,), scores, before), hu[k])
     return Case(
         label, volume_ml, is_present(pack.card, said.studies, ANY), int(shown.sum()),
         int((p >= pack.card.thresholds.review).sum()), said.studies[ANY] - untouched.studies[ANY],
-        float(changes.mean()) if len(changes) else np.nan,
+        float(changes.mean()) if len(changes) else np.nan, tuple(p.tolist()),
     )  # fmt: skip

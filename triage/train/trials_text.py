@@ -70,8 +70,10 @@ def _implant(t: ImplantTrial) -> list[str]:
     return [
         f"bleeds painted into {t.name}: {t.n}, {t.no_room} without room; the untouched head has P(any) "
         f"{t.untouched_p:.3f}{beware}",
+        *(f"  AUROC of bleeding slices, {name}, against the untouched head's: {told(one)}, {one.positives} of {one.n}"
+          for name, one in t.areas.items()),
         *_detections(t.detections),
-    ]
+    ]  # fmt: skip
 
 
 def _pictures(t: PictureTrial) -> list[str]:
