@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from triage.phantom.anatomy import Brain
+from triage.phantom.anatomy import STILL, Deformation
 from triage.phantom.bleeding import CORE_HU, SOLID, exclusive, fluid, paint_blood, solid
-from triage.phantom.fields import BoolArray
+from triage.phantom.fields import BoolArray, smooth_step
 from triage.phantom.lesions import Plan, Shape, draw_plan
 from triage.phantom.recipient import Recipient
 from triage.phantom.study import BONE_EDGE_HU, Truth
@@ -31,6 +31,15 @@ CLEAR_HU = (90.0, 170.0)
 
 AIR_HU = (-60.0, -20.0)
 """Likewise air and fat."""
+
+PUSHES_ML = 2.0
+"""A smaller bleed moves nothing that could be seen."""
+
+REACH_MM = 35.0
+"""Under the inner table: how deep a bleed between bone and brain dents the brain."""
+
+STILL_MM = 0.2
+"""Shorter ways are not gone: what does not visibly move keeps its voxels."""
 
 CLEAR_MM = 3.0
 """The density is matched over voxels so far from bone, where there are any."""
@@ -74,8 +83,8 @@ def implant(recipient: Recipient, label: str, volume_ml: float | tuple[float, fl
         plan = draw_plan(label, chance.stream(0), (low, high), 0.0)
         if plan.volume_ml < low * (1 - NEAR):  # its place holds less
             continue
-        shape = _fitted(recipient, plan, chance)
-        made = _painted(recipient, shape, chance) if shape is not None else None
+        fitted = _fitted(recipient, plan, chance)
+        made = _painted(recipient, fitted, chance) if fitted is not None else None
         if made is not None and abs(made.truth.volume_ml / plan.volume_ml - 1) <= NEAR:
             return made
     raise ValueError(f"no room for a bleed of {low:g} to {high:g} mL, {label}, in this head")
@@ -91,41 +100,44 @@ class _Chance:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*self.key, stage])))
 
 
-def _fitted(recipient: Recipient, plan: Plan, chance: _Chance) -> Shape | None:
+def _fitted(recipient: Recipient, plan: Plan, chance: _Chance) -> tuple[Shape, Deformation] | None:
     """The shape on the working grid, resized until its voxels hold the wanted volume; None where it has no place."""
     site, brain = recipient.site, recipient.brain
     wanted, asked = plan.volume_ml, plan.volume_ml
-    best: tuple[float, Shape] | None = None
+    best: tuple[float, Shape, Deformation] | None = None
     for _ in range(FITS):
         one = replace(plan, volume_ml=asked)
-        shapes = solid(site, [one], chance.stream(1))[0] if plan.label in SOLID else fluid(
-            site, [one], brain, chance.stream(1))  # fmt: skip
+        if plan.label in SOLID:
+            shapes, changes = solid(site, [one], chance.stream(1))
+        else:
+            shapes, changes = fluid(site, [one], brain, chance.stream(1)), [STILL]
         shape = exclusive(shapes, brain)[0]
         held = float((shape.share > 0.5).sum()) * site.grid.voxel_ml
         off = abs(held / wanted - 1)
         if best is None or off < best[0]:
-            best = (off, Shape(replace(one, volume_ml=wanted), shape.share))
+            best = (off, Shape(replace(one, volume_ml=wanted), shape.share), changes[0])
         if off < 0.05:
             break
         asked *= float(np.clip(wanted / max(held, 0.1 * wanted), 0.4, 2.5))
-    return best[1] if best is not None and best[0] <= 2 * NEAR else None
+    return (best[1], best[2]) if best is not None and best[0] <= 2 * NEAR else None
 
 
-def _painted(recipient: Recipient, shape: Shape, chance: _Chance) -> Implanted | None:
+def _painted(recipient: Recipient, fitted: tuple[Shape, Deformation], chance: _Chance) -> Implanted | None:
     """The real slices with the bleed; None where its voxels all lie under bone."""
+    shape, change = fitted
     plan = shape.plan
     left, added = _strokes(recipient, shape, chance)
-    hu = recipient.hu.copy()
+    hu = _pushed(recipient, change) if plan.volume_ml >= PUSHES_ML else recipient.hu.copy()
     share = np.zeros_like(hu)
     grain = _grain(recipient, chance.stream(3))
     for index in np.unique(recipient.nearest):
         where = recipient.nearest == index
         if not (np.abs(1 - left[where]) > 1e-3).any():
             continue
-        planes = _projected(recipient, int(index), [a[where].mean(axis=0) for a in (shape.share, left, added)])
-        clear = _clear(recipient, hu[index])
+        planes = _projected(recipient, int(index), [a[where].mean(axis=0) for a in (shape.share, 1 - left, added)])
+        clear = _clear(recipient, recipient.hu[index])
         share[index] = planes[0] * clear
-        stays = 1 - (1 - planes[1]) * clear
+        stays = 1 - planes[1] * clear
         if plan.label in SOLID:
             fresh = np.sqrt(np.clip(1 - stays * stays, 0, None)) * grain[index]
             hu[index] = stays * hu[index] + planes[2] * clear + fresh
@@ -140,6 +152,56 @@ def _painted(recipient: Recipient, shape: Shape, chance: _Chance) -> Implanted |
     volume = float(cells.sum()) * recipient.pixel_mm2 / 1000
     stored = np.clip(np.rint(hu), HU_MIN, HU_MAX).astype(np.int16)
     return Implanted(stored, mask, Truth(plan.label, plan.variant, volume, mean, plan.chronic))
+
+
+def _pushed(recipient: Recipient, change: Deformation) -> FloatArray:
+    """The real slices with the brain moved aside, each within its plane."""
+    hu = recipient.hu.copy()
+    cos, sin = recipient.frame.turn
+    for index in np.unique(recipient.nearest):
+        ways = _ways(recipient, change, recipient.nearest == index)
+        if ways is None:
+            continue
+        dx, dy = _projected(recipient, int(index), ways)
+        length = np.sqrt(dx * dx + dy * dy)
+        moves = length > STILL_MM
+        if not moves.any():
+            continue
+        rows, columns = (np.flatnonzero(moves.any(axis=1 - axis)) for axis in (0, 1))
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        fade = np.clip((length[box] - STILL_MM) * 2, 0, 1)
+        v, u = (a.astype(np.float32) for a in np.mgrid[box])
+        v += fade * (sin * dx[box] + cos * dy[box]) / np.float32(recipient.frame.spacing_mm[0])
+        u += fade * (cos * dx[box] - sin * dy[box]) / np.float32(recipient.frame.spacing_mm[1])
+        moved = ndimage.map_coordinates(hu[index], np.stack([v, u]), order=3, mode="nearest")
+        hu[index][box] = np.where(fade > 0, moved, hu[index][box])
+    return hu
+
+
+def _ways(recipient: Recipient, change: Deformation, where: BoolArray) -> list[FloatArray] | None:
+    """From each voxel of one slice to where its tissue was, mm along x and y; None where all stays."""
+    s = recipient.site.surface
+    depth, x, y, z = (a[where].mean(axis=0) for a in (s.depth, s.at.x, s.at.y, s.at.z))
+    if not (depth > 0).any():
+        return None
+    inner = smooth_step(depth * np.float32(1 / 30))
+    dx = -np.float32(change.shift_mm) * inner / (1 + (y / 55) ** 2 + ((z - 8) / 45) ** 2)
+    dy = np.zeros_like(dx)
+    if not isinstance(change.inward, float):
+        thick = ndimage.gaussian_filter(change.inward[where].mean(axis=0), 3.0)
+        dent = thick * np.clip((REACH_MM - depth) / np.maximum(REACH_MM - thick, 10), 0, 1)
+        dent = np.minimum(dent, np.clip(depth - 2, 0, None))  # never so far that bone would be drawn in
+        slopes = np.gradient(ndimage.gaussian_filter(depth, 3.0))
+        steep = np.maximum(np.sqrt(slopes[0] ** 2 + slopes[1] ** 2), np.float32(1.0))
+        dx -= dent * slopes[1] / steep
+        dy -= dent * slopes[0] / steep
+    if change.push_mm:
+        ax, ay, az = x - change.centre[0], y - change.centre[1], z - change.centre[2]
+        r2 = ax * ax + ay * ay + az * az + np.float32(1e-3)
+        towards = np.clip(np.float32(0.5 * change.push_mm**2) / r2, 0, 0.75) * smooth_step(depth * np.float32(1 / 15))
+        dx -= towards * ax
+        dy -= towards * ay
+    return [(a * (depth > 1)).astype(np.float32) for a in (dx, dy)]
 
 
 def _strokes(recipient: Recipient, shape: Shape, chance: _Chance) -> Flat:
@@ -159,9 +221,7 @@ def _projected(recipient: Recipient, index: int, planes: list[FloatArray]) -> li
     _, rows, columns = recipient.site.grid.shape
     step = recipient.site.grid.step_mm
     where = np.stack([y / np.float32(step[1]) + (rows - 1) / 2, x / np.float32(step[2]) + (columns - 1) / 2])
-    outside = (0.0, 1.0, 0.0)
-    return [ndimage.map_coordinates(plane, where, order=1, mode="constant", cval=value)
-            for plane, value in zip(planes, outside, strict=True)]  # fmt: skip
+    return [ndimage.map_coordinates(plane, where, order=1, mode="constant") for plane in planes]
 
 
 def _clear(recipient: Recipient, plane: FloatArray) -> FloatArray:

@@ -35,6 +35,9 @@ LEAST_AREA_MM2 = 500.0
 
 CRUMB_MM2 = 120.0
 
+SULCUS_MM2 = 14
+"""A sulcus seen in cross section is no smaller."""
+
 USUAL_MM = (67.0, 84.0, 76.0)
 """Half axes of the average cavity, of which the coordinates of the anatomy are stated."""
 
@@ -426,7 +429,7 @@ def _signed(mask: BoolArray, step: tuple[float, float]) -> FloatArray:
 def _central(at: Coordinates) -> FloatArray:
     """Signed distance to where ventricles may be, in the average head; positive inside."""
     squat = Coordinates(np.abs(at.x), at.y, at.z)
-    rods = (((6, -42, 2), (8, -8, 14), 15), ((8, -8, 14), (20, 34, 16), 15), ((20, 34, 12), (24, 54, 4), 7),
+    rods = (((6, -42, 2), (8, -8, 14), 15), ((8, -8, 14), (20, 34, 16), 15), ((20, 34, 12), (22, 42, 9), 6),
             ((22, 36, 4), (30, 8, -10), 8), ((0, -8, -6), (0, 14, 0), 7), ((0, 33, -16), (0, 36, -44), 9))  # fmt: skip
     return np.maximum.reduce([capsule(squat, a, b, (float(r), float(r))) for a, b, r in rods])
 
@@ -469,9 +472,14 @@ def _sulci(hu: FloatArray, s: Surface, inside: BoolArray, fluid_hu: float) -> Fl
     brain = (inside & (hu > 0) & (hu < 60) & (s.depth > 1)).astype(np.float32)
     sums = [ndimage.gaussian_filter(a, (0, 5.0, 5.0)) for a in (hu * brain, brain)]
     around = sums[0] / np.maximum(sums[1], np.float32(0.05))
-    below = around - np.float32(3) - hu
+    below = around - np.float32(3.5) - hu
     share: FloatArray = np.clip(below / np.maximum(0.7 * (around - fluid_hu), 8), 0, 1).astype(np.float32)
-    return share * soft(20 - s.depth, 4.0) * inside
+    share *= soft(20 - s.depth, 4.0) * inside
+    for plane in share:  # grains of noise
+        names, _ = ndimage.label(plane > 0.25)
+        sizes = np.bincount(names.ravel())
+        plane *= (sizes >= SULCUS_MM2)[names] & (names > 0)
+    return share
 
 
 def _scanner(
