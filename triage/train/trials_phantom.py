@@ -24,7 +24,7 @@ FIRST_SEEDS = {SHIFTED.name: 900_000_001, USUAL.name: 950_000_001}
 SPEC = PhantomSpec(n_slices=None, spacing_mm=None, tilt_deg=None, size_px=256)
 """Whole heads, whose slices and tilt are drawn as scanners differ."""
 
-SEEDS = re.compile(r"seeds (\d+) to (\d+)")
+SEEDS = re.compile(r"seeds (?:from )?(\d+)(?:, the last epoch's)? to (\d+)")
 """How a card tells what was trained on."""
 
 OnProgress = Callable[[str, int, int], None]
