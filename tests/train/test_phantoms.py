@@ -20,7 +20,7 @@ def test_slices_labels_and_bleeds_are_those_of_the_phantom(tmp_path: Path) -> No
     verify(cache)
     study = generate(4, SPEC)
     rows = np.arange(6, 12)
-    assert set(cache.index.study[rows]) == {"phantom-1-usual-4"}
+    assert set(cache.index.study[rows]) == {"phantom-2-usual-4"}
     assert np.array_equal(cache.index.labels[rows], study.slice_labels())
     pixels = Preprocessing(fov_mm=220.0, resize_px=64, crop_px=64)
     served = framed(torch.from_numpy(study.hu.astype(np.float32)), pixels, study.spacing_mm)

@@ -24,6 +24,7 @@ from triage.train.recipes import (
 )
 
 SOURCE = ("thesis-cnn", "thesis-binary", "thesis-subtype-run1", "thesis-subtype-run2", "thesis-subtype-run3")
+PHANTOM = ("phantom-binary", "phantom-subtype", "phantom-joint")
 ALL = pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=list(RECIPES))
 
 
@@ -32,7 +33,7 @@ def values(name: str, *fields: str) -> list[str]:
 
 
 def test_the_recipes_there_are() -> None:
-    assert [*RECIPES] == [*SOURCE, "triage-binary", "triage-subtype", "triage-joint", "demo"]
+    assert [*RECIPES] == [*SOURCE, "triage-binary", "triage-subtype", "triage-joint", "demo", *PHANTOM]
     assert all(name == recipe.name for name, recipe in RECIPES.items())
     with pytest.raises(DataError, match="recipe 'thesis': unknown; use one of thesis-cnn, thesis-binary"):
         recipe_named("thesis")
@@ -210,4 +211,13 @@ def test_recipes_pass_their_own_checks(recipe: Recipe) -> None:
     assert checked(recipe) is recipe
     if recipe.name not in ("thesis-cnn", "demo"):
         assert recipe.architecture in RESNETS
-        assert recipe.pretrained
+        assert recipe.pretrained == (recipe.name not in PHANTOM)
+
+
+def test_recipes_on_phantoms_start_from_nothing_and_see_no_phantom_twice() -> None:
+    for name in PHANTOM:
+        recipe = recipe_named(name)
+        assert (recipe.architecture, recipe.preprocessing.crop_px, recipe.fresh) == ("resnet152", 224, 1000)
+    assert recipe_named("phantom-joint").labels == LABELS
+    with pytest.raises(DataError, match="fresh phantoms need draws"):
+        overridden(recipe_named("phantom-joint"), {"draws": "0"})

@@ -61,8 +61,10 @@ def training(trained: Trained, command: str) -> Training:
     told = [_run_text(run) for run in trained.runs]
     exported = [f"exported by {without_paths(command)}"] if command else []
     sizes = _part_text(trained.runs[0].facts, "train")
+    fresh = trained.runs[0].facts.get("fresh_source")
+    part = f"trained on {fresh}" if fresh else f"part train of the split by patient{sizes}"
     return Training(
-        data=f"{trained.cache.manifest.source}; part train of the split by patient{sizes}; "
+        data=f"{trained.cache.manifest.source}; {part}; "
         f"cache manifest {trained.cache.identity[:MANIFEST_CHARACTERS]}.",
         run="; ".join(told + exported), manifest=trained.cache.identity, split_salt=trained.recipe.split_salt,
     )  # fmt: skip

@@ -209,7 +209,7 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
 
 def _check_shards(cache: Cache) -> None:
     """Sizes only: hashing 100 GB takes minutes; `verify` does it."""
-    size = cache.manifest.frame.size_px ** 2
+    size = cache.manifest.frame.size_px**2
     for kind, width in (("hu", 2), ("bleeds", 1)):
         for i, begin in enumerate(range(0, len(cache), SHARD_SLICES)):
             path = cache.folder / shard_name(kind, i)
@@ -253,18 +253,19 @@ class CacheWriter:
     moment costs one unit at most.
     """
 
-    def __init__(self, folder: Path, inputs: str, frame: Frame) -> None:
+    def __init__(self, folder: Path, inputs: str, frame: Frame, durable: bool = True) -> None:
         """Begin, or go on where the journal of the same inputs ends.
 
         Args:
             folder: Of the cache; made where it is missing.
             inputs: SHA-256 over what the cache is made from; see Manifest.inputs.
             frame: Of every slice.
+            durable: Sync each unit to the disk; False for a cache that lives no longer than its run.
 
         Raises:
             DataError: The folder holds the beginnings of a cache of other inputs.
         """
-        self.folder, self.inputs, self.frame = folder, inputs, frame
+        self.folder, self.inputs, self.frame, self._durable = folder, inputs, frame, durable
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = folder / JOURNAL
         self.done: set[str] = set()
@@ -342,7 +343,7 @@ class CacheWriter:
                 file.seek(place * plane.nbytes)
                 file.write(np.ascontiguousarray(plane).astype(plane.dtype.newbyteorder("<")).tobytes())
                 file.truncate()
-                if k == len(planes) - 1 or place == SHARD_SLICES - 1:
+                if self._durable and (k == len(planes) - 1 or place == SHARD_SLICES - 1):
                     file.flush()
                     os.fsync(file.fileno())
 
@@ -350,7 +351,8 @@ class CacheWriter:
         with self._journal.open("ab") as file:
             file.write(json.dumps(entry).encode() + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            if self._durable:
+                os.fsync(file.fileno())
 
     def finish(self, manifest: Manifest) -> Cache:
         """Write index and manifest; the cache is whole from then on.

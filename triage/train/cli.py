@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,7 +37,7 @@ app = typer.Typer(
 )  # fmt: skip
 recipe_app = typer.Typer(no_args_is_help=True, help="What can be trained, and where each choice comes from.")
 app.add_typer(recipe_app, name="recipe")
-for command in (data_cli.prepare, data_cli.phantoms, data_cli.verify, data_cli.leakage, evaluate):
+for command in (data_cli.prepare, data_cli.phantoms, data_cli.verify, data_cli.leakage, data_cli.assemble, evaluate):
     app.command()(command)
 
 MovedOption = Annotated[Path | None, typer.Option("--cache", help="Where the run's cache is now, if it was moved.")]
@@ -140,6 +141,7 @@ def fit(
     """Train one run. Several GPUs: torchrun --nproc-per-node N -m triage.train.cli fit ..."""
     from triage.nn.predict import pick_device
     from triage.train.cache import open_cache
+    from triage.train.fresh import Fresh, order_of
     from triage.train.learner import Start
     from triage.train.loop import FitOptions
     from triage.train.loop import fit as train
@@ -158,10 +160,11 @@ def fit(
     else:
         chosen, data = overridden(recipe_named(recipe), wanted), open_cache(cache)
     file = Path(pretrained) if pretrained not in ("", "none") else None
-    with Bar("steps") as bar:
+    phantoms = Fresh(order_of(chosen, out / "fresh")) if chosen.fresh else nullcontext()
+    with Bar("steps") as bar, phantoms as fresh:
         options = FitOptions(
             device=pick_device(device), resume=resume, start=Start(file, pretrained_sha256, init),
-            stop_after=stop_after, command=_command(), on_event=watch(bar),
+            stop_after=stop_after, fresh=fresh, command=_command(), on_event=watch(bar),
         )  # fmt: skip
         done = train(chosen, data, out, options)
     facts = done.facts
@@ -269,6 +272,7 @@ def compare(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the pack, models/<name>-<version>.")],
     work: Annotated[Path, typer.Option(help="Keeps phantoms and runs; an interrupted demo goes on from there.")],
+    recipe: Annotated[str, typer.Option(help="As `triage-train recipe list` names it.")] = "demo",
     studies: Annotated[int, typer.Option(min=40, help="Phantoms for training, calibration and test together.")] = 2000,
     shifted: Annotated[int, typer.Option(min=1, help="Phantoms of another profile, to measure on.")] = 50,
     changes: SetOption = None,
@@ -278,8 +282,9 @@ def demo(
     from triage.train.demo import DemoRequest, make_demo
 
     require_extra()
+    request = DemoRequest(out, work, recipe, studies, shifted, _changes(changes), workers, _command())
     with Bar("items") as bar:
-        lines = make_demo(DemoRequest(out, work, studies, shifted, _changes(changes), workers, _command()), bar)
+        lines = make_demo(request, bar)
     print("\n".join(lines))
 
 

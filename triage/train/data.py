@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,13 +135,12 @@ def batch_of(raw: RawBatch, recipe: Recipe, device: torch.device, rng: torch.Gen
     Returns:
         The batch.
     """
-    hu = torch.from_numpy(raw.hu).to(device, non_blocking=True).float()
-    labels = torch.from_numpy(raw.labels).to(device, non_blocking=True)
+    hu, labels = _sent(raw.hu, device).float(), _sent(raw.labels, device)
     pixels, n = recipe.preprocessing, len(raw.hu)
     masks = None
     if raw.bleeds is not None:
-        bleeds = torch.from_numpy(raw.bleeds).to(device, non_blocking=True).long()
-        masks = functional.one_hot(bleeds, len(SUBTYPES) + 1).permute(0, 3, 1, 2)[:, 1:].float()
+        codes = torch.arange(1, len(SUBTYPES) + 1, dtype=torch.uint8, device=device).view(1, -1, 1, 1)
+        masks = (_sent(raw.bleeds, device)[:, None] == codes).float()
     offsets = None
     if recipe.augmentation == "heads":
         hu, masks = augmented(hu, masks, labels[:, 0] > 0, rng)
@@ -155,6 +155,12 @@ def batch_of(raw: RawBatch, recipe: Recipe, device: torch.device, rng: torch.Gen
         masks = cropped(masks, pixels.crop_px, offsets)
         places = torch.cat([masks.amax(dim=1, keepdim=True), masks], dim=1)
     return Batch(images, labels, places)
+
+
+def _sent(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Numbers on a device; a GPU takes them from pinned memory, so that nobody waits for the copy."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def coarse(batch: Batch, size_px: int) -> Batch:

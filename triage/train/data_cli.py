@@ -28,9 +28,7 @@ def prepare(
         float | None, typer.Option(min=0, max=20, help="Average thin slices; default 0 for RSNA, 5 for studies.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
-    salt_file: Annotated[
-        Path | None, typer.Option(help="salt.key of an earlier cache, so that data can grow.")
-    ] = None,
+    salt_file: Annotated[Path | None, typer.Option(help="salt.key of an earlier cache, so that data can grow.")] = None,
 ) -> None:
     """Turn labels and DICOM files into a training cache; goes on where it was interrupted."""
     from triage.train.prepare import PrepareOptions, Progress
@@ -58,19 +56,36 @@ def phantoms(
     size_px: Annotated[int, typer.Option(min=32, max=1024, help="Side of a cached slice.")] = 256,
     fov_mm: Annotated[float, typer.Option(min=0, max=1000, help="Square around the head; 0: the whole image.")] = 0.0,
     image_px: Annotated[int, typer.Option(min=32, max=1024, help="Rows and columns of the image before that.")] = 256,
-    shifted: Annotated[bool, typer.Option("--shifted", help="Other anatomy and more noise.")] = False,
+    profile: Annotated[
+        Literal["wide", "usual", "shifted"], typer.Option(help="What heads and scanners are drawn from.")
+    ] = "wide",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
 ) -> None:
     """Generate synthetic heads into a training cache: no patient anywhere, every pixel's truth known."""
-    from triage.phantom import SHIFTED, USUAL, PhantomSpec
+    from triage.phantom import PROFILES
     from triage.train.cache import Frame
-    from triage.train.phantoms import PhantomData, write_phantoms
+    from triage.train.phantoms import PhantomData, spec_of, write_phantoms
 
-    spec = PhantomSpec(size_px=image_px, profile=SHIFTED if shifted else USUAL)
+    spec = spec_of(PROFILES[profile], image_px)
     data = PhantomData(range(first_seed, first_seed + studies), Frame(size_px, fov_mm), spec)
     with Bar("heads") as bar:
         cache = write_phantoms(out, data, workers, lambda done, total: bar.update("generating", done, total))
     tell_cache(cache)
+
+
+def assemble(
+    parts: Annotated[list[Path], typer.Argument(help="Folders that `python -m triage.train.lent` wrote as --out.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run to make.")],
+    cache: Annotated[Path, typer.Option(help="Folder of its cache of phantoms; made where it is missing.")],
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
+) -> None:
+    """Make a run whole that was trained on a lent machine and came home in parts."""
+    from triage.train.parcel import assemble as put_together
+
+    with Bar("heads") as bar:
+        whole = put_together(parts, (run, cache), workers, lambda done, total: bar.update("generating", done, total))
+    facts = whole.facts
+    print(f"{run}: {facts['epochs']} epochs, {facts['steps']} steps; weights of epoch {facts['best_epoch']}")
 
 
 def verify(cache: CacheArgument) -> None:

@@ -1,20 +1,23 @@
-"""The demonstration pack from nothing: phantoms -> run -> pack, measured on phantoms never trained on."""
+"""A pack from nothing: phantoms -> run -> pack, measured on phantoms never trained on."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from triage.errors import DataError
 from triage.nn.card import write_card
 from triage.nn.pack import read_card, verify_pack
-from triage.phantom import SHIFTED, PhantomSpec
+from triage.nn.predict import pick_device
+from triage.phantom import SHIFTED, WIDE
 from triage.train.cache import Cache
 from triage.train.data import frame_of
 from triage.train.evaluate import Request, evaluate
 from triage.train.export import ExportRequest, export
+from triage.train.fresh import Fresh, order_of
 from triage.train.loop import FitOptions, fit
 from triage.train.operating import Options
-from triage.train.phantoms import PhantomData, write_phantoms
+from triage.train.phantoms import IMAGE_PX, PhantomData, spec_of, write_phantoms
 from triage.train.progress import Bar
 from triage.train.recipes import Recipe, overridden, recipe_named
 from triage.train.report import write_report
@@ -24,11 +27,8 @@ from triage.train.trained import calibrate, open_trained
 
 RECIPE_NAME = "demo"
 
-SPEC = PhantomSpec(size_px=160)
-"""Phantoms of the training cache: pixels near the network's own."""
-
-SHIFTED_SPEC = PhantomSpec(size_px=256, profile=SHIFTED)
-"""Phantoms of other anatomy and more noise than were trained on."""
+SMALL_PX = 160
+"""Rows and columns of the phantoms that a network of at most so many pixels is trained on."""
 
 FIRST_SEED, FIRST_SHIFTED_SEED = 1, 3_000_001
 
@@ -45,6 +45,7 @@ class DemoRequest:
     """models/<name>-<version>"""
     work: Path
     """Keeps phantoms and the run."""
+    recipe: str = RECIPE_NAME
     studies: int = 2000
     """Phantoms; the split by patient gives seven tenths to training."""
     shifted: int = 50
@@ -71,12 +72,13 @@ def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
     name, hyphen, version = request.out.name.rpartition("-")
     if not hyphen or not name:
         raise DataError(f"--out {request.out}: name it <name>-<version>")
-    recipe = overridden(recipe_named(RECIPE_NAME), request.changes)
+    recipe = overridden(recipe_named(request.recipe), request.changes)
     frame = frame_of(recipe.preprocessing)
     seeds = range(FIRST_SEED, FIRST_SEED + request.studies)
-    cache = _phantoms(request, PhantomData(seeds, frame, SPEC), "cache", bar)
+    spec = spec_of(WIDE, SMALL_PX if frame.size_px <= SMALL_PX else IMAGE_PX)
+    cache = _phantoms(request, PhantomData(seeds, frame, spec), "cache", bar)
     shifted_seeds = range(FIRST_SHIFTED_SEED, FIRST_SHIFTED_SEED + request.shifted)
-    shifted = _phantoms(request, PhantomData(shifted_seeds, frame, SHIFTED_SPEC), "shifted", bar)
+    shifted = _phantoms(request, PhantomData(shifted_seeds, frame, spec_of(SHIFTED)), "shifted", bar)
     run = _run(request, recipe, cache, bar)
     options = Options(review_sensitivity=SENSITIVITY, allow_unsupported=True)
     calibrate(open_trained((run.folder,)), options, counted(bar, "calibrating"))
@@ -114,5 +116,8 @@ def _run(request: DemoRequest, recipe: Recipe, cache: Cache, bar: Bar) -> Run:
     begun = (folder / RECIPE).exists()
     if begun and open_run(folder).facts["finished"]:
         return open_run(folder)
-    options = FitOptions(resume=begun, command=request.command, on_event=watch(bar))
-    return fit(recipe, cache, folder, options)
+    order = order_of(recipe, request.work / "fresh")
+    with Fresh(order, request.workers) if recipe.fresh else nullcontext() as fresh:
+        options = FitOptions(device=pick_device("auto"), resume=begun, command=request.command, on_event=watch(bar),
+                             fresh=fresh)  # fmt: skip
+        return fit(recipe, cache, folder, options)

@@ -11,28 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from triage.errors import DataError, StudyError, TrainingError
-from triage.records import ANY
 from triage.train import sampler
-from triage.train.cache import Bools, Cache, Rows
+from triage.train.cache import Cache, Rows
 from triage.train.calibrate import CALIBRATION
 from triage.train.checkpoint import load_checkpoint, save_checkpoint
-from triage.train.data import RawBatch, batch_of, check_suits, coarse, read_ahead, step_generator, step_seed
+from triage.train.data import check_suits, read_ahead
 from triage.train.distributed import World, barrier, joined, shared, summed
+from triage.train.fresh import Fresh, asked_rows
 from triage.train.interrupts import Interrupts
 from triage.train.journal import Journal, facts_of
-from triage.train.learner import AUTOCAST, Learner, Start, build_learner, loss_of, rate_at, training_mode
+from triage.train.learner import Learner, Start, build_learner, training_mode
 from triage.train.memory import is_shortage
-from triage.train.metrics import auroc, f1
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, RECIPE, Run, open_run, write_run, write_weights
-from triage.train.scores import Scores, score
+from triage.train.scores import score
 from triage.train.splits import parts_of, require_positives
+from triage.train.step import one_step, set_algorithms
+from triage.train.watched import watched
 
 LOG_STEPS, LOG_S = 20, 10.0
 """A line of metrics and a look at the loss every so many steps, or seconds where steps are slow."""
@@ -68,6 +68,10 @@ class FitOptions:
     start: Start = field(default_factory=Start)
     stop_after: int = 0
     """End after so many epochs, to be resumed; 0: do all."""
+    until: float = math.inf
+    """End after the step in hand when `time.monotonic()` says so, to be resumed."""
+    fresh: Fresh | None = None
+    """Makes the phantoms that a recipe with `fresh` trains on."""
     command: str = ""
     """As typed, for the record."""
     on_event: Callable[[Event], None] = lambda _: None
@@ -92,6 +96,8 @@ def fit(recipe: Recipe, cache: Cache, folder: Path, options: FitOptions) -> Run:
     check_suits(recipe.preprocessing, cache)
     if recipe.place_weight and not cache.has_bleeds:
         raise DataError(f"{cache.folder}: does not know where bleeds lie; train with --set place_weight=0")
+    if recipe.fresh != (options.fresh.order.studies if options.fresh else 0):
+        raise DataError(f"recipe {recipe.name}: fresh is {recipe.fresh}; phantoms must be made for it, as many")
     parts = parts_of(recipe, cache.index)
     require_positives(parts["train"], cache.index, recipe.labels)
     with joined(options.device) as world, Interrupts() as interrupts:
@@ -148,22 +154,36 @@ class _Work:
         steps = self.steps_an_epoch * self.recipe.epochs
         return min(steps, self.recipe.max_steps) if self.recipe.max_steps else steps
 
+    def trained_on(self, epoch: int) -> tuple[Cache, Rows]:
+        """The slices of an epoch, from 0: always the same part, or phantoms that no other epoch sees."""
+        if self.options.fresh is None:
+            return self.cache, self.parts["train"]
+        cache = self.options.fresh.chunk(epoch, self.interrupts.stop)
+        return cache, asked_rows(self.recipe, cache.index)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time for this session is over."""
+        return time.monotonic() >= self.options.until
+
 
 def _train(work: _Work) -> None:
     recipe, options, world = work.recipe, work.options, work.world
+    if options.fresh and world.size > 1:
+        raise DataError("fresh phantoms are made for one process only; train without torchrun")
     if recipe.batch % world.size:
         raise DataError(f"batch {recipe.batch} cannot be shared by {world.size} processes; make it a multiple of that")
-    _deterministic(recipe)
+    set_algorithms(recipe)
     if not options.resume and world.is_first and (work.folder / RECIPE).exists():
         raise DataError(f"{work.folder}: holds a run already; go on with --resume or name another --out")
     learner = build_learner(recipe, work.device, work.total_steps, None if options.resume else options.start)
     if options.resume:
         learner.restore(load_checkpoint(work.folder / CHECKPOINT, recipe, work.cache.identity))
     model: nn.Module = DistributedDataParallel(learner.model) if world.size > 1 else learner.model
-    if recipe.compiled:
-        model = torch.compile(model)  # type: ignore[assignment]  # it stays callable as a module
+    if recipe.compiled and work.device.type == "cuda":
+        model = torch.compile(model, dynamic=False)  # type: ignore[assignment]  # it stays callable as a module
     journal = Journal(work.folder if world.is_first else None)
-    facts = facts_of(learner, work.cache, work.parts, (options.command, world.size)) | _origin(work)
+    facts = facts_of(learner, work.cache, work.parts, (options.command, world.size)) | _origin(work) | _fresh(work)
     if world.is_first:
         if not options.resume:  # before recipe.json is there, so that whatever is begun can be resumed
             work.folder.mkdir(parents=True, exist_ok=True)
@@ -171,15 +191,18 @@ def _train(work: _Work) -> None:
         write_run(work.folder, recipe, facts | _progress(work, learner))
     with journal:
         while not _is_finished(work, learner):
-            if options.stop_after and learner.epoch >= options.stop_after:
+            if work.is_late or (options.stop_after and learner.epoch >= options.stop_after):
                 return
             begin = time.monotonic()
-            _one_epoch(work, learner, model, journal)
+            if not _one_epoch(work, learner, model, journal):
+                return
             line = _end_epoch(work, learner, time.monotonic() - begin)
             if world.is_first:
                 journal.write(line)
                 write_run(work.folder, recipe, facts | _progress(work, learner))
                 options.on_event(_event(work, learner, float(line["train_loss"]), 0.0, line))
+            if options.fresh:
+                options.fresh.used(learner.epoch - 1)
 
 
 def _is_finished(work: _Work, learner: Learner) -> bool:
@@ -206,22 +229,39 @@ def _origin(work: _Work) -> dict[str, Any]:
     return told | ({"init": start.init.name} if start.init else {})
 
 
-def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal) -> None:
-    """Train the rest of an epoch; Ctrl-C saves after a whole step and goes through."""
+def _fresh(work: _Work) -> dict[str, Any]:
+    """The phantoms made while a run trains; a resumed run must have the same."""
+    facts: dict[str, Any] = work.options.fresh.order.facts(work.recipe.epochs) if work.options.fresh else {}
+    if work.options.resume and open_run(work.folder).facts.get("fresh") != facts.get("fresh"):
+        raise DataError(f"{work.folder}: was begun on other fresh phantoms; start a new run")
+    return facts
+
+
+def _batches(work: _Work, learner: Learner) -> tuple[Cache, list[Rows]]:
+    """What is left of an epoch: the rows of each batch, and of which cache."""
     recipe, world = work.recipe, work.world
     share = recipe.batch // world.size
-    rows = work.parts["train"]
-    weights = sampler.weights(work.cache.index.labels[rows], recipe)
+    cache, rows = work.trained_on(learner.epoch)
+    weights = sampler.weights(cache.index.labels[rows], recipe)
     drawn = rows[sampler.draws(weights, recipe, learner.epoch, world.rank, world.size)]
     last = min(work.steps_an_epoch, learner.step_in_epoch + work.total_steps - learner.step)
-    batches = [drawn[share * k : share * (k + 1)] for k in range(learner.step_in_epoch, last)]
+    return cache, [drawn[share * k : share * (k + 1)] for k in range(learner.step_in_epoch, last)]
+
+
+def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal) -> bool:
+    """Train the rest of an epoch, or until the time is over; Ctrl-C saves after a whole step and goes through.
+
+    Returns whether the epoch is ended; else it is saved, to be resumed.
+    """
+    recipe, world = work.recipe, work.world
+    cache, batches = _batches(work, learner)
     training_mode(learner.model)
     begin = saved = told = time.monotonic()
     first, is_whole = learner.step, True
     try:
-        for raw in read_ahead(work.cache, batches, recipe.place_weight > 0):
+        for done, raw in enumerate(read_ahead(cache, batches, recipe.place_weight > 0), 1):
             is_whole = False
-            loss = _one_step(work, learner, model, raw)
+            loss = one_step(learner, model, raw, world.rank)
             learner.losses[0] += loss
             learner.losses[1] += 1
             learner.step += 1
@@ -241,40 +281,16 @@ def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal
                 saved = time.monotonic()
                 _save(work, learner)
             work.interrupts.stop_all(world)
+            if work.is_late and done < len(batches):
+                _save(work, learner)
+                return False
     except KeyboardInterrupt:
-        learner.seconds += time.monotonic() - begin
         if is_whole:  # else it was the second Ctrl-C: the last checkpoint stands
             _save(work, learner)
         raise
-    learner.seconds += time.monotonic() - begin
-
-
-def _one_step(work: _Work, learner: Learner, model: nn.Module, raw: RawBatch) -> Any:
-    """One batch: forward, loss, backward, step. Returns the loss, on its device (a number on a CPU)."""
-    recipe = work.recipe
-    place = (recipe.seed, learner.epoch, learner.step_in_epoch, work.world.rank)
-    torch.manual_seed(step_seed(*place))  # dropout's, which differs between processes
-    rng = step_generator(work.device, *place)
-    batch = batch_of(raw, recipe, work.device, rng)
-    if learner.step < recipe.coarse_share * learner.total_steps:
-        batch = coarse(batch, recipe.coarse_px)
-    images = batch.images
-    if recipe.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    if recipe.schedule == "cosine":
-        for group in learner.optimiser.param_groups:
-            group["lr"] = rate_at(recipe, learner.step, learner.total_steps)
-    with torch.autocast(work.device.type, AUTOCAST[recipe.precision], enabled=recipe.precision != "fp32"):
-        answers = model(images)
-    loss = loss_of(recipe, answers, batch)
-    learner.optimiser.zero_grad(set_to_none=True)
-    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    if recipe.clip_norm:
-        learner.scaler.unscale_(learner.optimiser)
-        nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.clip_norm)
-    learner.scaler.step(learner.optimiser)
-    learner.scaler.update()
-    return float(loss.detach()) if work.device.type == "cpu" else loss.detach()
+    finally:
+        learner.seconds += time.monotonic() - begin
+    return True
 
 
 def _end_epoch(work: _Work, learner: Learner, seconds: float) -> dict[str, Any]:
@@ -323,30 +339,6 @@ def _watched(work: _Work, learner: Learner) -> dict[str, Any]:
     return watched(recipe, work.cache.index.labels[rows], scores)
 
 
-def watched(recipe: Recipe, truth: Bools, scores: Scores) -> dict[str, Any]:
-    """Measures of a part as training goes on: loss, accuracy, macro F1 at 0.5 of what has positives, AUROC by label.
-
-    Subtypes are measured on slices that bleed; where there are none, on nothing.
-    """
-    losses, scores_of_f1, accuracy = [], [], []
-    areas: dict[str, float | None] = {}
-    for label, column in zip(recipe.labels, recipe.columns, strict=True):
-        counted = np.ones(len(truth), bool) if label == ANY else truth[:, 0]
-        if not counted.any():
-            areas[label] = None
-            continue
-        logits, y = scores.column(label)[counted], truth[counted, column]
-        losses.append(recipe.loss_weights[column] * float(np.mean(np.logaddexp(0, logits) - y * logits)))
-        accuracy.append(float(np.mean((logits >= 0) == y)))
-        scores_of_f1 += [f1(logits, y, 0.0)] + ([f1(-logits, ~y, 0.0)] if len(recipe.labels) == 1 else [])
-        area = auroc(logits, y)
-        areas[label] = area if math.isfinite(area) else None
-    return {
-        "watched_loss": sum(losses), "f1": float(np.mean([v for v in scores_of_f1 if math.isfinite(v)] or [0.0])),
-        "accuracy": float(np.mean(accuracy)), "auroc": areas,
-    }  # fmt: skip
-
-
 def _check(loss: float, learner: Learner, work: _Work) -> None:
     """Stop before weights that are not numbers are saved."""
     if not math.isfinite(loss):
@@ -373,10 +365,3 @@ def rate(learner: Learner) -> float:
 def _event(work: _Work, learner: Learner, loss: float, per_s: float, line: dict[str, Any] | None) -> Event:
     epoch = learner.epoch + (line is None)
     return Event(learner.step, work.total_steps, epoch, loss, per_s, line)
-
-
-def _deterministic(recipe: Recipe) -> None:
-    torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
-    torch.backends.cudnn.benchmark = not recipe.deterministic
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: bf16 is there for who wants speed
-

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import torch
 
 from triage.errors import DataError
 from triage.nn.preprocess import Preprocessing, frame, framed
-from triage.phantom import VERSION, PhantomSpec, generate
+from triage.phantom import VERSION, PhantomSpec, Profile, generate
 from triage.records import SUBTYPES
 from triage.train.cache import (
     FORMAT,
@@ -34,6 +37,25 @@ LAYOUT = "phantoms"
 
 BLEED_SHARE = 0.5
 """A framed pixel belongs to a bleed when at least this much of it does."""
+
+
+IMAGE_PX = 256
+"""Rows and columns of a phantom's image: about a pixel a millimetre, as networks of 224 px see it."""
+
+
+def spec_of(profile: Profile, image_px: int = IMAGE_PX, p_bleed: float = 0.6) -> PhantomSpec:
+    """Phantoms of a profile with nothing set that a scanner may choose: spacing, tilt, field of view, number of slices.
+
+    Args:
+        profile: Any.
+        image_px: Rows and columns.
+        p_bleed: Share of heads that bleed.
+
+    Returns:
+        The spec, of whole heads.
+    """
+    return PhantomSpec(n_slices=None, spacing_mm=None, tilt_deg=None, size_px=image_px, p_bleed=p_bleed,
+                       profile=profile)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +84,7 @@ def write_phantoms(
     Raises:
         DataError: The folder holds something else.
     """
-    inputs = _inputs(data)
+    inputs = inputs_of(data)
     if (out / MANIFEST).exists():
         if parse_manifest(read_manifest_text(out), out).inputs != inputs:
             raise DataError(f"{out}: holds a cache of other phantoms; name another folder or remove that one")
@@ -70,38 +92,73 @@ def write_phantoms(
     writer = CacheWriter(out, inputs, data.frame)
     todo = [seed for seed in data.seeds if str(seed) not in writer.done]
     done = len(data.seeds) - len(todo)
-    for seed, slices in _made(todo, data, workers or os.cpu_count() or 1):
-        writer.append(str(seed), slices)
-        done += 1
-        on_study(done, len(data.seeds))
+    with studies(data, workers or os.cpu_count() or 1) as made:
+        for seed, slices in made(todo):
+            writer.append(str(seed), slices)
+            done += 1
+            on_study(done, len(data.seeds))
+    return writer.finish(manifest_of(data))
+
+
+def manifest_of(data: PhantomData) -> Manifest:
+    """What a cache of phantoms says about itself, before its slices are counted."""
     spec = data.spec
+    slices = f"{spec.n_slices} slices" if spec.n_slices else "slices of the whole head, each"
     source = (
         f"Synthetic heads only (triage.phantom {VERSION}, profile {spec.profile.name}): {len(data.seeds)} phantoms, "
-        f"seeds {data.seeds.start} to {data.seeds.stop - 1}, {spec.n_slices} slices of {spec.size_px} pixels"
+        f"seeds {data.seeds.start} to {data.seeds.stop - 1}, {slices} of {spec.size_px} pixels"
     )
-    return writer.finish(Manifest(LAYOUT, data.frame, 0.0, source, inputs))
+    return Manifest(LAYOUT, data.frame, 0.0, source, inputs_of(data))
 
 
-def _inputs(data: PhantomData) -> str:
+def inputs_of(data: PhantomData) -> str:
+    """SHA-256 over what decides the phantoms of a cache: seeds, spec, frame and version, but not their pixels."""
     facts = [FORMAT, VERSION, data.seeds.start, data.seeds.stop, asdict(data.frame), asdict(data.spec)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _made(seeds: Sequence[int], data: PhantomData, workers: int) -> Iterator[tuple[int, list[CachedSlice]]]:
-    """Studies in the order of their seeds."""
-    jobs = [(seed, data.spec, data.frame) for seed in seeds]
+Made = Iterator[tuple[int, list[CachedSlice]]]
+"""Seeds and the slices of each."""
+
+
+@contextmanager
+def studies(data: PhantomData, workers: int) -> Iterator[Callable[[Iterable[int]], Made]]:
+    """Processes that make phantoms, from entering the context to leaving it.
+
+    Args:
+        data: Spec and frame; its seeds do not count.
+        workers: Processes; with one, this process.
+
+    Yields:
+        What makes the studies of seeds, in their order; may be called again and again.
+    """
     if workers == 1:
-        yield from map(study_slices, jobs)
+        yield lambda seeds: map(study_slices, ((seed, data.spec, data.frame) for seed in seeds))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
         try:
-            yield from pool.map(study_slices, jobs)
+            yield lambda seeds: pool.map(study_slices, [(seed, data.spec, data.frame) for seed in seeds])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """One thread a process, for there are as many processes as cores; Ctrl-C is the parent's to deal with."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that ended."""
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, name="follow", daemon=True).start()
 
 
 def study_slices(job: tuple[int, PhantomSpec, Frame]) -> tuple[int, list[CachedSlice]]:

@@ -66,6 +66,8 @@ class Recipe:
     sampler: Sampler = "balanced"
     draws: int = 0
     """Slices an epoch; 0: as many as the part trained on has."""
+    fresh: int = 0
+    """Phantoms made anew for every epoch and trained on in place of the cache's training part; 0: none."""
     loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     """Of each label's binary cross entropy, as LABELS; only those of the recipe's heads count."""
     place_weight: float = 0.0
@@ -117,6 +119,9 @@ class Recipe:
         """Of those labels in LABELS."""
         return tuple(LABELS.index(label) for label in self.labels)
 
+
+MOST_FRESH = 1_000_000
+"""Fresh phantoms an epoch, at most: so many seeds are set apart for each."""
 
 FIXED = ("name", "title", "origins", "overrides")
 """Fields that no command line changes."""
@@ -261,7 +266,7 @@ def checked(recipe: Recipe) -> Recipe:
     require(recipe.architecture in ARCHITECTURES, f"architecture must be one of {', '.join(ARCHITECTURES)}")
     for name in ("batch", "epochs", "coarse_px"):
         within(name, 1)
-    for name in ("max_steps", "draws", "plateau_patience", "weight_decay", "clip_norm", "place_weight",
+    for name in ("max_steps", "draws", "fresh", "plateau_patience", "weight_decay", "clip_norm", "place_weight",
                  "seed"):  # fmt: skip
         within(name, 0)
     for name in ("momentum", "warm_up", "coarse_share"):
@@ -269,6 +274,8 @@ def checked(recipe: Recipe) -> Recipe:
     require(recipe.momentum < 1 and recipe.warm_up < 1, "momentum and warm_up must be below 1")
     require(0 < recipe.learning_rate < math.inf, f"learning_rate is {recipe.learning_rate}, must be positive")
     require(0 < recipe.plateau_factor < 1, f"plateau_factor is {recipe.plateau_factor}, must be between 0 and 1")
+    require(not recipe.fresh or recipe.draws > 0, "fresh phantoms need draws, the slices an epoch")
+    require(recipe.fresh <= MOST_FRESH, f"fresh is {recipe.fresh}, must be 0 to {MOST_FRESH}")
     require(len(recipe.loss_weights) == len(LABELS), f"loss_weights must be {len(LABELS)} numbers")
     require(all(0 <= w < math.inf for w in recipe.loss_weights), "loss_weights must not be negative")
     for name, most in (("fov_mm", FOV_MM), ("slab_mm", SLAB_MM)):

@@ -64,6 +64,7 @@ __all__ = [
 EVERY: Origins = {
     "split_salt": ("assumed", "any; another one draws another split"),
     "draws": ("assumed", "as many as the part has slices"),
+    "fresh": ("assumed", "the slices of the cache"),
     "loss_weights": ("assumed", "every head counts alike"),
     "place_weight": ("assumed", "needs every pixel's truth, which only phantoms have"),
     "weight_decay": ("assumed", "none"),
@@ -280,11 +281,55 @@ DEMO = Recipe(
     },
 )  # fmt: skip
 
+PHANTOM_INPUT = replace(DEMO_INPUT, fov_mm=224.0, resize_px=224, crop_px=224)
+"""1 mm pixels around the head."""
+
+PHANTOM_JOINT = replace(
+    DEMO, name="phantom-joint",
+    title="Any bleed and five subtypes on one ResNet-152, on phantoms that are made while it trains; for a GPU",
+    architecture="resnet152", preprocessing=PHANTOM_INPUT, draws=76_800, fresh=1000, learning_rate=1e-3,
+    weight_decay=0.05, warm_up=0.1, clip_norm=1.0, batch=128, coarse_share=0.0, compiled=True,
+    origins=DEMO.origins | {
+        "architecture": ("assumed", "the source's, from random weights"),
+        "preprocessing.resize_px": ("assumed", "1 mm pixels at the source's 224"),
+        "fresh": ("assumed", "no phantom is seen in two epochs; 16 cores make some 800 slices a second"),
+        "draws": ("assumed", "each fresh slice about twice, varied by augmentation: a GPU is faster than 16 cores"),
+        "coarse_share": ("assumed", "full size from the first step: each size would be compiled for itself"),
+        "learning_rate": ("assumed", "usual for AdamW and random weights at this batch"),
+        "weight_decay": ("assumed", "no phantom comes back, so little is learnt by heart"),
+        "warm_up": ("assumed", "random weights of 152 layers need a slow start"),
+        "clip_norm": ("assumed", "one odd batch must not undo an epoch"),
+        "batch": ("assumed", "fills a GPU; fits 40 GB"),
+        "epochs": ("assumed", "as many as fit ten minutes of an H100; `triage.train.lent` measures and sets it"),
+        "precision": ("assumed", "two to three times as fast as fp32 on a GPU, and needs no loss scale"),
+        "compiled": ("assumed", "a third faster on a GPU, for a minute or two at the start"),
+    },
+)  # fmt: skip
+
+PHANTOM_BINARY = replace(
+    PHANTOM_JOINT, name="phantom-binary", title="Any bleed, ResNet-152, on phantoms made while it trains; for a GPU",
+    kind="binary", loss_weights=(1.0,) * 6,
+    origins=PHANTOM_JOINT.origins | {
+        "kind": ("assumed", "bleed or none, as the source's first network"),
+        "loss_weights": ("assumed", "there is one head"),
+    },
+)  # fmt: skip
+
+PHANTOM_SUBTYPE = replace(
+    PHANTOM_JOINT, name="phantom-subtype",
+    title="Five subtypes on slices that bleed, ResNet-152, on phantoms made while it trains; for a GPU",
+    kind="subtype", loss_weights=(1.0,) * 6,
+    origins=PHANTOM_JOINT.origins | {
+        "kind": ("assumed", "five heads that learn P(subtype | bleed), as the source's"),
+        "loss_weights": ("assumed", "every head counts alike"),
+    },
+)  # fmt: skip
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         CNN, BINARY, _subtype_run(1, 150, 1e-4), _subtype_run(2, 100, 1e-3), _subtype_run(3, 50, 1e-2),
-        TRIAGE_BINARY, TRIAGE_SUBTYPE, TRIAGE_JOINT, DEMO,
+        TRIAGE_BINARY, TRIAGE_SUBTYPE, TRIAGE_JOINT, DEMO, PHANTOM_BINARY, PHANTOM_SUBTYPE, PHANTOM_JOINT,
     )
 }  # fmt: skip
 

@@ -1,0 +1,54 @@
+"""How many images a second a recipe trains on here, measured with steps that are thrown away; writes nothing."""
+
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+from triage.train.cache import Cache
+from triage.train.data import read_ahead
+from triage.train.learner import Start, build_learner, training_mode
+from triage.train.recipes import Recipe
+from triage.train.step import one_step, set_algorithms
+
+WARM_STEPS, STEPS = 6, 30
+"""Steps before the clock runs, in which algorithms are chosen and code is compiled; and those it runs over."""
+
+
+def images_a_second(recipe: Recipe, cache: Cache, device: torch.device, steps: int = STEPS) -> float:
+    """Measure.
+
+    Args:
+        recipe: As it would be trained; a start from random weights is as quick as any.
+        cache: Any slices of the right frame.
+        device: Where.
+        steps: To run the clock over.
+
+    Returns:
+        Images a second, reading and augmentation with them.
+
+    Raises:
+        RuntimeError: What torch says, of memory or of compiling.
+    """
+    set_algorithms(recipe)
+    learner = build_learner(recipe, device, WARM_STEPS + steps, Start() if not recipe.pretrained else None)
+    compiled = recipe.compiled and device.type == "cuda"
+    model: nn.Module = torch.compile(learner.model, dynamic=False) if compiled else learner.model  # type: ignore[assignment]  # it stays callable as a module
+    training_mode(learner.model)
+    rows = np.arange(len(cache))
+    batches = [np.resize(np.roll(rows, -k * recipe.batch), recipe.batch) for k in range(WARM_STEPS + steps)]
+    begin = time.monotonic()
+    for k, raw in enumerate(read_ahead(cache, batches, recipe.place_weight > 0)):
+        if k == WARM_STEPS:
+            _wait(device)
+            begin = time.monotonic()
+        one_step(learner, model, raw)
+        learner.step_in_epoch += 1
+    _wait(device)
+    return steps * recipe.batch / (time.monotonic() - begin)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
