@@ -15,6 +15,9 @@ from triage.nn.pack import Pack
 from triage.nn.predict import joint, slabs_of, slice_probabilities, study_probability
 from triage.records import ANY, LABELS, ActivationMap, Finding, FloatArray, Slice, Volume
 
+PRECISION = "fp32"
+"""Of every measurement, so that figures do not depend on the machine."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -80,7 +83,7 @@ def assess(pack: Pack, volume: Volume, with_maps: bool = False, before: Assessed
     if with_maps:
         middles = [indices[len(indices) // 2] for indices in members]
         findings = _findings(card, scores, studies, middles)
-        maps = activation_maps(pack, Seen(slabs, middles, volume.spacing_mm), findings)
+        maps = activation_maps(pack, Seen(slabs, middles, volume.spacing_mm), findings, PRECISION)
     return Assessed({label: scores[label][slab_of] for label in LABELS}, studies, maps, slabs, raw)
 
 
@@ -100,8 +103,9 @@ def _raw(
     raw = {label: np.zeros(len(slabs)) if before is None or changed.all() else before.raw[label].copy()
            for label in LABELS}  # fmt: skip
     if changed.any():
+        some = slabs[torch.from_numpy(changed)]
         for labels in pack.networks:
-            for label, p in slice_probabilities(pack, slabs[torch.from_numpy(changed)], spacing_mm, labels).items():
+            for label, p in slice_probabilities(pack, some, spacing_mm, labels, PRECISION).items():
                 raw[label][changed] = p
     return raw
 

@@ -16,7 +16,7 @@ from triage.nn.card import Card
 from triage.nn.pack import Pack
 from triage.nn.predict import joint, slice_probabilities, study_probability
 from triage.records import ANY, LABELS, SUBTYPES, FloatArray
-from triage.train.assessed import Floats, is_present
+from triage.train.assessed import PRECISION, Floats, is_present
 from triage.train.errors_shown import Errors, ErrorShown
 from triage.train.metrics import rate
 from triage.train.trial_records import Area, PictureTrial, Shot, area
@@ -193,7 +193,7 @@ def _shot(pack: Pack, path: Path, pictures: PictureSet, errors: Errors) -> Shot:
     slab = torch.from_numpy(hu[None])
     raw: dict[str, Floats] = {}
     for labels in pack.networks:
-        raw |= slice_probabilities(pack, slab, spacing_mm, labels, "fp32")
+        raw |= slice_probabilities(pack, slab, spacing_mm, labels, PRECISION)
     scores = joint(pack.card, raw)
     p = {label: float(scores[label][0]) for label in LABELS}
     errors.add(ErrorShown("pictures", path.stem, (kind,) if kind else (), p), hu)

@@ -17,7 +17,7 @@ from triage.nn.pack import Pack
 from triage.nn.predict import judge
 from triage.phantom.study import LABEL_MM2
 from triage.records import ANY, LABELS, SUBTYPES, FloatArray, Instance, Outcome, Volume
-from triage.train.assessed import Assessed, assess, is_present
+from triage.train.assessed import PRECISION, Assessed, assess, is_present
 from triage.train.errors_shown import Errors, ErrorShown
 from triage.train.trial_records import BANDS_ML, Case, ImplantTrial, NegativeTrial, detections, painted_areas
 
@@ -118,7 +118,7 @@ def negative_trial(pack: Pack, head: RealHead, errors: Errors) -> NegativeTrial:
     if head.volume is None:
         return NegativeTrial(head.name, Outcome.NOT_ANALYSED.value, "", head.reason, np.nan, 0, 0, ())
     try:
-        judgement = judge(pack, head.volume, "fp32", with_maps=False)
+        judgement = judge(pack, head.volume, PRECISION, with_maps=False)
     except StudyError as e:
         return NegativeTrial(head.name, Outcome.NOT_ANALYSED.value, "", str(e), np.nan, 0, 0, ())
     scores = tuple(one.p[ANY] for one in judgement.slice_scores)
