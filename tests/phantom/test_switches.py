@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ PLAIN = replace(
     USUAL, age=(60, 60), nod_deg=(0, 0), turn_deg=0.0, off_centre_mm=0.0, size=(1, 1), aspect=(1, 1), fov_mm=(230, 230),
     noise_hu=(0.5, 0.5), offset_hu=(0, 0), gain=(1, 1), streak_hu=(0, 0), cupping_hu=(0, 0), blur_mm=(0.5, 0.5),
     ventricles=(1, 1), asymmetry=(0, 0), bumps_mm=(0.5, 0.5), bend_mm=(0.3, 0.3),
-    **{f.name: 0.0 for f in fields(Profile) if f.name.startswith("p_")},
+    **dict.fromkeys([f.name for f in fields(Profile) if f.name.startswith("p_")], cast("Any", 0.0)),
 )  # fmt: skip
 """One head without anything special."""
 
@@ -71,7 +71,7 @@ def air(image: FloatArray) -> float:
 def test_more_of_a_trait_is_more_of_what_it_does(
     plain: FloatArray, change: dict[str, Any], measure: Callable[[FloatArray], float], least: float
 ) -> None:
-    base = {"contrast_hu": (5, 5), "csf_hu": (6, 6)}
+    base: dict[str, Any] = {"contrast_hu": (5, 5), "csf_hu": (6, 6)}
     less = replace(PLAIN, **{k: v for k, v in base.items() if k in change})
     before = measure(hu(less)) if less != PLAIN else measure(plain)
     assert measure(hu(replace(less, **change))) - before >= least
@@ -93,7 +93,7 @@ def test_dura_and_arteries_are_brighter_than_brain_or_absent() -> None:
 
 @pytest.mark.parametrize("field", ["bumps_mm", "bend_mm"])
 def test_outline_and_skull_base_can_be_made_irregular(plain: FloatArray, field: str) -> None:
-    moved = np.abs(hu(replace(PLAIN, **{field: (3.0, 3.0)})) - plain) > 100
+    moved = np.abs(hu(replace(PLAIN, **{field: cast("Any", (3.0, 3.0))})) - plain) > 100
     assert moved.sum() > 200
     if field == "bend_mm":
         assert not moved[18:].any()
