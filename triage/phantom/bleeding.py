@@ -29,6 +29,9 @@ MOST_MORE = {bleeds.EPIDURAL: 1, bleeds.INTRAPARENCHYMAL: 2, bleeds.INTRAVENTRIC
              bleeds.SUBDURAL: 1}  # fmt: skip
 """How many bleeds of one subtype may come on top of the first."""
 
+MORE_OFTEN = {bleeds.SUBARACHNOID: 2.4}
+"""Blood in one sulcus seldom lies alone: BHSD has ten separate pieces of it a head."""
+
 MOST = 4
 """Bleeds in one head."""
 
@@ -63,8 +66,8 @@ def draw_plans(spec: PhantomSpec, rng: np.random.Generator) -> list[Plan]:
     chance, pick = rng.random(2), rng.random(3)
     more = [rng.random(4) for _ in range(MOST - 1)]
     hosts = [plan for plan in plans if _may_repeat(plan)]
-    if hosts and spec.volume_ml is None and chance[0] < profile.p_more:
-        host = hosts[int(pick[0] * len(hosts))]
+    host = hosts[int(pick[0] * len(hosts))] if hosts else None
+    if host and spec.volume_ml is None and chance[0] < profile.p_more * MORE_OFTEN.get(host.label, 1.0):
         count = min(1 + int(pick[1] * MOST_MORE[host.label]), MOST - len(plans))
         plans += [_another(host, len(SUBTYPES) + i, more[i].tolist()) for i in range(count)]
     return plans

@@ -60,7 +60,7 @@ def _swirl(patch: Patch, rng: np.random.Generator) -> FloatArray:
 
 def _level(patch: Patch, rng: np.random.Generator) -> FloatArray:
     """Settled cells: dense behind a horizontal level."""
-    part, contrast = float(rng.uniform(0.4, 0.7)), float(rng.uniform(16, 34))
+    part, contrast = float(rng.uniform(0.4, 0.7)), float(rng.uniform(20, 38))
     heights = patch.back[patch.share > 0.5]
     if heights.size == 0:
         return np.zeros_like(patch.share)
@@ -74,7 +74,7 @@ def _fresh(patch: Patch, rng: np.random.Generator) -> FloatArray:
     """Dense clots and streaks within old, dark blood, more of them at the back."""
     streaks = noise(rng, patch.share.shape, patch.step_mm, float(rng.uniform(10, 20)))
     streaks += patch.back * np.float32(rng.uniform(0.0, 0.025))
-    dense: FloatArray = smooth_step(streaks * np.float32(1.4))
+    dense: FloatArray = smooth_step(streaks * np.float32(0.8) + np.float32(0.2))
     dense *= np.float32(rng.uniform(22, 36))
     return dense
 

@@ -135,13 +135,16 @@ def draw_plan(
     volume = min(volume, MOST_ML.get(variant, volume))
     hu = mean_hu(label, volume, OLD_SHARE + (1 - OLD_SHARE) * dense if label == SUBDURAL else dense)
     if stage in OLD_HU:
-        hu = OLD_HU[stage][0] + dense * (OLD_HU[stage][1] - OLD_HU[stage][0])
-    settles = label == INTRAPARENCHYMAL or (label == SUBDURAL and variant == "convexity" and stage != ISODENSE)
-    old = stage in (CHRONIC, ACUTE_ON_CHRONIC)
+        least, most = OLD_HU[stage]
+        hu = least + (most - least) * dense**0.6
+    settles = label == INTRAPARENCHYMAL or (
+        label == SUBDURAL and variant == "convexity" and stage not in (ISODENSE, CHRONIC)
+    )
+    p_level = profile.p_fluid_level * (4 if stage == ACUTE_ON_CHRONIC else 1)
     return Plan(
         label, variant, volume, hu, 1.0 if side < 0.5 else -1.0, stage,
-        fluid_level=settles and volume > 2 and level < profile.p_fluid_level * (3 if old else 1),
-        membranes=old and membrane < profile.p_membranes,
+        fluid_level=settles and volume > 2 and level < p_level,
+        membranes=stage in (CHRONIC, ACUTE_ON_CHRONIC) and membrane < profile.p_membranes,
     )  # fmt: skip
 
 
@@ -293,7 +296,7 @@ def outside_brain(
     """
     make: Callable[..., FloatArray] = epidural if plan.label == EPIDURAL else subdural
     distance = make(head, grid, s, plan, rng)
-    shift = -plan.side * min(plan.volume_ml * 0.1 * float(rng.uniform(0.3, 1.2)), 14.0)
+    shift = -plan.side * min(plan.volume_ml * 0.1 * float(rng.uniform(0.4, 1.5)), 14.0)
     if plan.variant in ("interhemispheric", "tentorial", "occipital"):
         return distance, Deformation(0.0, shift * 0.2, (0.0, 0.0, 0.0), 0.0)
     inward = np.clip(distance + np.clip(s.depth, 0, None), 0, 40) * (s.depth > -2)
