@@ -258,7 +258,6 @@ def paint_brain(
     csf *= 1 - ventricle
     tissue = np.float32(head.white_hu) + grey * np.float32(head.grey_hu - head.white_hu)
     tissue += noise(rng, grid.shape, grid.step_mm, 22) * np.float32(0.7)
-    _disease(tissue, head, grid, at, rng)
     fluid = csf + ventricle
     tissue += fluid * (np.float32(head.csf_hu) - tissue)
     blend_in(hu, inside, tissue)
@@ -341,22 +340,3 @@ def _calcify(hu: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.ra
         region = _rod_region(grid, centre, centre, reach)
         if all(part.stop > part.start for part in region):
             blend_in(hu[region], soft(ellipsoid(at.at(region), centre, radii), grid.soft_mm), value)
-
-
-def _disease(tissue: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> None:
-    """Low density of age: round the ventricles, and an old infarct, in place."""
-    if head.white_disease_hu > 1:
-        region = region_around(grid, (-60, -70, -20), (60, 80, 60))
-        here = at.at(region)
-        squat = Coordinates(np.abs(here.x), here.y, here.z)
-        near = _chain(squat, ((14, -34, 8, 9), (18, 0, 24, 8), (24, 40, 14, 10)))
-        tissue[region] -= np.float32(head.white_disease_hu) * soft(near, 9)
-    if head.infarct:
-        side = 1.0 if rng.random() < 0.5 else -1.0
-        centre = (side * float(rng.uniform(28, 50)), float(rng.uniform(-30, 45)), float(rng.uniform(-5, 35)))
-        r = float(rng.uniform(9, 24))
-        region = _rod_region(grid, centre, centre, r + 18)
-        if all(part.stop > part.start for part in region):
-            inside = ellipsoid(at.at(region), centre, (r, r * 1.3, r))
-            inside += noise(rng, inside.shape, grid.step_mm, 9) * np.float32(2.5)
-            blend_in(tissue[region], soft(inside, 4) * np.float32(rng.uniform(0.5, 1.0)), float(rng.uniform(9, 20)))

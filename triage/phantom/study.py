@@ -10,7 +10,10 @@ from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import paint_brain
 from triage.phantom.bleeding import SOLID, draw_plans, exclusive, fluid, match_density, paint_blood, solid
 from triage.phantom.fields import BoolArray, Grid, Region, coordinates, region_in, resample
+from triage.phantom.hardware import Marks, draw_marks, paint_marks, streaks
+from triage.phantom.illness import Illness, draw_illness, paint_illness
 from triage.phantom.lesions import Shape
+from triage.phantom.motion import moved
 from triage.phantom.profile import Head, Scanner, draw_head, draw_scanner
 from triage.phantom.scanner import blur, harden, paint_headrest, photon_noise, scaled_hu
 from triage.phantom.skull import (
@@ -79,6 +82,8 @@ class PhantomStudy:
     truths: tuple[Truth, ...]
     head: Head
     scanner: Scanner
+    marks: Marks
+    illness: Illness
     volumes_ml: dict[str, float] = field(default_factory=dict)
     """By subtype, from the masks."""
 
@@ -148,6 +153,7 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     head, scanner = draw_head(rng["head"], spec.profile), draw_scanner(rng["scanner"], spec.profile)
     stack = draw_stack(spec, scanner, rng["stack"])
     plans = draw_plans(spec, rng["truth"])
+    marks, illness = draw_marks(rng["marks"], spec.profile), draw_illness(rng["illness"], spec.profile, head)
     grid, drift = _grid(stack, head)
     around = head_region(head, grid)
     near = grid.cropped(around)
@@ -160,16 +166,21 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     paint_scalp_and_vault(hu, head, near, outer.surface)
     paint_base_and_face(hu, head, near, outer.surface, rng["base"])
     brain = paint_brain(hu[cavity], head, site.grid, site.surface, (rng["brain"], bleeds.together(changes)))
+    paint_illness(hu[cavity], site, brain, illness, rng["illness"])
     shapes += fluid(site, [p for p in plans if p.label not in SOLID], brain, rng["lesion"])
     shapes = exclusive(shapes, brain)
     paint_blood(hu[cavity], site, shapes, brain, rng["lesion"])
+    metal = paint_marks(hu, outer, marks, rng["marks"])
     if scanner.headrest:
         paint_headrest(whole, grid, head, drift, rng["scan"])
     whole = blur(whole, grid, scanner)
     hu = whole[around]
     harden(hu[cavity], site.grid, site.surface, scanner, rng["scan"])
+    streaks(hu, near, metal, rng["marks"])
     means = match_density(hu[cavity], site, scanner, shapes)
-    built = _Built(head, scanner, stack, whole, list(zip(shapes, means, strict=True)), region_in(around, cavity))
+    whole = moved(whole, grid, scanner.motion_mm, rng["motion"])
+    told, where = list(zip(shapes, means, strict=True)), region_in(around, cavity)
+    built = _Built(head, scanner, (marks, illness), stack, whole, told, where)
     return _finish(seed, spec, built, rng["noise"])
 
 
@@ -179,6 +190,8 @@ class _Built:
 
     head: Head
     scanner: Scanner
+    extras: tuple[Marks, Illness]
+    """What else is in and on the head."""
     stack: Stack
     hu: FloatArray
     shapes: list[tuple[Shape, float]]
@@ -214,6 +227,6 @@ def _finish(seed: int, spec: PhantomSpec, built: _Built, rng: np.random.Generato
     return PhantomStudy(
         seed=seed, spec=spec, hu=stored, masks=masks, positions_mm=tuple(steps), spacing_mm=(pixel, pixel),
         thickness_mm=stack.thickness_mm, tilt_deg=stack.tilt_deg, truths=tuple(truths), head=built.head,
-        scanner=scanner,
+        scanner=scanner, marks=built.extras[0], illness=built.extras[1],
         volumes_ml={label: float(masks[label].sum()) * stack.voxel_ml for label in SUBTYPES},
     )  # fmt: skip

@@ -1,0 +1,57 @@
+"""A head that moves during the scan: double contours, smear and steps between slices; truth stays where it was."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from triage.phantom.fields import Grid
+from triage.records import FloatArray
+
+STEP_SHARE = 0.3
+"""Part of the way by which slices are displaced; the rest shows as ghosts, so that masks still fit."""
+
+TURN_DEG = 0.7
+"""Turn a millimetre of motion."""
+
+
+def moved(hu: FloatArray, grid: Grid, motion_mm: float, rng: np.random.Generator) -> FloatArray:
+    """The same head, scanned while it moved: one block of slices is displaced and shows twice.
+
+    Args:
+        hu: (n, rows, columns), before noise.
+        grid: The voxels.
+        motion_mm: How far the head moved; 0 for not at all.
+        rng: Source of chance.
+
+    Returns:
+        New array; `hu` itself without motion.
+    """
+    if motion_mm == 0:
+        return hu
+    n = hu.shape[0]
+    length = min(n, 1 + int(n * rng.uniform(0.1, 0.5)))
+    first = int(rng.integers(0, n - length + 1))
+    angle = float(rng.uniform(0, 2 * np.pi))
+    way = np.array([np.sin(angle), np.cos(angle)]) * (motion_mm / grid.step_mm[2])
+    out = hu.copy()
+    for k in range(first, first + length):
+        ghost, lag = float(rng.uniform(0.1, 0.5)), float(rng.uniform(0.4, 1.0))
+        turn = float(np.deg2rad(TURN_DEG * motion_mm * rng.normal(0, 0.5)))
+        here = _turned(hu[k], STEP_SHARE * way, STEP_SHARE * turn)
+        there = _turned(hu[k], lag * way, lag * turn)
+        halfway = _turned(hu[k], (0.5 * lag) * way, 0.5 * lag * turn)
+        smear = np.float32(0.4 * ghost)
+        out[k] = here * (1 - np.float32(ghost)) + there * (np.float32(ghost) - smear) + halfway * smear
+    return out
+
+
+def _turned(image: FloatArray, shift_px: npt.NDArray[np.float64], turn: float) -> FloatArray:
+    """One slice moved by (rows, columns) and turned about its middle, in radians."""
+    cos, sin = float(np.cos(turn)), float(np.sin(turn))
+    middle = (np.array(image.shape) - 1) / 2.0
+    from_row = middle[0] - cos * (middle[0] + shift_px[0]) + sin * (middle[1] + shift_px[1])
+    from_column = middle[1] - sin * (middle[0] + shift_px[0]) - cos * (middle[1] + shift_px[1])
+    out: FloatArray = ndimage.affine_transform(
+        image, np.array([[cos, -sin], [sin, cos]]), (from_row, from_column), order=1, mode="nearest", prefilter=False
+    )
+    return out

@@ -1,0 +1,271 @@
+"""What lies on the skull and what surgeons leave there: hair, ears, swelling, bone flaps and gaps; nothing inside."""
+
+import numpy as np
+from scipy import ndimage
+
+from triage.phantom.fields import (
+    AnyField,
+    BoolArray,
+    Point,
+    Region,
+    blend_in,
+    ellipsoid,
+    region_around,
+    smooth_step,
+    soft,
+)
+from triage.phantom.skull import AIR_HU, FAT_HU, MUSCLE_HU, SKIN_HU, Site, scaled
+from triage.records import FloatArray
+
+HEART: Point = (0.0, 5.0, 8.0)
+"""From where directions point outwards, in head coordinates."""
+
+HAIR_HU = (-780.0, -300.0)
+"""Hair and the air in it."""
+
+SWELLING_HU = (40.0, 70.0)
+"""Blood and oedema under the scalp: no bleed of the brain."""
+
+
+def direction(rng: np.random.Generator, azimuth_deg: tuple[float, float], height_deg: tuple[float, float]) -> Point:
+    """A random direction from the middle of the head.
+
+    Args:
+        rng: Source of chance; also of the side.
+        azimuth_deg: 0 to the side, 90 to the back, -90 to the front.
+        height_deg: Above the horizontal.
+
+    Returns:
+        Unit vector.
+    """
+    a, b = np.deg2rad(rng.uniform(*azimuth_deg)), np.deg2rad(rng.uniform(*height_deg))
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    return (side * float(np.cos(a) * np.cos(b)), float(np.sin(a) * np.cos(b)), float(np.sin(b)))
+
+
+def outwards(site: Site, start: Point, way: Point, above_mm: float) -> Point | None:
+    """Where a ray comes through the vault.
+
+    Args:
+        site: The head.
+        start: Inside the head.
+        way: Unit vector.
+        above_mm: How far outside the inner table to stop.
+
+    Returns:
+        The point; None where that is not in the stack.
+    """
+    reach = np.arange(0.0, 150.0, 0.5)
+    points = np.array(start)[:, None] + np.array(way)[:, None] * reach - site.grid.origin_mm[:, None]
+    inverse = np.linalg.inv(site.grid.matrix)
+    index = np.stack([(points * row[:, None]).sum(axis=0) for row in inverse])
+    index = np.rint(index + (np.array(site.grid.shape)[:, None] - 1) / 2.0).astype(int)
+    held = ((index >= 0) & (index < np.array(site.grid.shape)[:, None])).all(axis=0)
+    i, j, k = np.where(held, index, 0)
+    out: BoolArray = np.asarray(held & (site.surface.vault[i, j, k] < -above_mm))
+    before: BoolArray = np.asarray(held & ~out)
+    crossing = np.flatnonzero(out[1:] & before[:-1])
+    if crossing.size == 0:
+        return None
+    mm = float(reach[crossing[0] + 1])
+    return (start[0] + way[0] * mm, start[1] + way[1] * mm, start[2] + way[2] * mm)
+
+
+def around(site: Site, centre: Point, reach_mm: float) -> Region | None:
+    """Voxels of the cube about a point; None where that is outside the stack."""
+    x, y, z = centre
+    low, high = (x - reach_mm, y - reach_mm, z - reach_mm), (x + reach_mm, y + reach_mm, z + reach_mm)
+    region = region_around(site.grid, low, high)
+    return region if all(part.stop > part.start for part in region) else None
+
+
+def away(site: Site, region: Region, centre: Point) -> FloatArray:
+    """Distance to a point in mm."""
+    at = site.surface.at.at(region)
+    x, y, z = (a - np.float32(c) for a, c in zip((at.x, at.y, at.z), centre, strict=True))
+    distance: FloatArray = np.sqrt(x * x + y * y + z * z)
+    return distance
+
+
+def grain(rng: np.random.Generator, points: tuple[AnyField, AnyField, AnyField], pitch_mm: Point) -> FloatArray:
+    """A random field of about unit variance that repeats every 24 pitches, looked up at points.
+
+    Args:
+        rng: Source of chance.
+        points: x, y, z in mm, of one shape.
+        pitch_mm: Distance between independent values, an axis each.
+
+    Returns:
+        Of the shape of the points.
+    """
+    values = rng.standard_normal((24, 24, 24), dtype=np.float32)
+    where = np.stack([axis * np.float32(1 / pitch) for axis, pitch in zip(points, pitch_mm, strict=True)])
+    found: FloatArray = ndimage.map_coordinates(values, where, order=1, mode="grid-wrap", prefilter=False)
+    found *= np.float32(1.6)  # interpolation takes over a third
+    return found
+
+
+def paint_hair(hu: FloatArray, site: Site, hair_mm: float, rng: np.random.Generator) -> None:
+    """A ragged band outside the skin, at times a bun and pins, in place.
+
+    Args:
+        hu: (n, rows, columns).
+        site: The head.
+        hair_mm: Thickness.
+        rng: Source of chance.
+    """
+    s = site.surface
+    bun, pins = rng.random() < 0.25, rng.random() < 0.15
+    band = np.nonzero((s.skin < 1) & (s.skin > -1.9 * hair_mm))
+    skin, x, y, z = (values[band] for values in (s.skin, s.at.x, s.at.y, s.at.z))
+    thick = np.float32(hair_mm) * np.clip(0.75 + 0.5 * grain(rng, (x, y, z), (28, 28, 28)), 0.15, 1.8)
+    thick *= 1 - np.float32(0.6) * smooth_step((y - 55) / 25)  # the head lies on it
+    grown = soft(z - 50 + np.float32(0.6) * (y + 90), 12)  # forehead, temples and nape are bare
+    share = soft(thick + skin, 2.0) * grown * soft(-skin, site.grid.soft_mm)
+    strands = np.clip(0.55 + 0.5 * grain(rng, (x, y, z), (1.6, 1.6, 5.0)), 0, 1)
+    fill = np.float32(HAIR_HU[0]) + strands * np.float32(HAIR_HU[1] - HAIR_HU[0])
+    hu[band] += share * strands * (fill - hu[band])
+    if bun:
+        _bun(hu, site, rng)
+    for way in [direction(rng, (-60, 80), (5, 60)) for _ in range(5)] if pins else []:
+        if point := outwards(site, HEART, way, site.head.skull_mm + site.head.scalp_mm + 0.5 * hair_mm):
+            dot(hu, site, point, (0.9, 3.0, 1.5), float(rng.uniform(900, 2600)))
+
+
+def _bun(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
+    head = site.head
+    radius = float(rng.uniform(14, 26))
+    spot = outwards(site, HEART, direction(rng, (70, 90), (5, 55)), head.skull_mm + head.scalp_mm + 0.5 * radius)
+    region = around(site, spot, radius + 3) if spot else None
+    if spot is None or region is None:
+        return
+    at = site.surface.at.at(region)
+    turns = grain(rng, (at.x, at.y, at.z), (2.2, 2.2, 4.0))
+    inside = ellipsoid(at, spot, (radius, 0.7 * radius, radius)) + turns * np.float32(1.5)
+    fill = -480 + np.clip(turns, -1.5, 1.5) * np.float32(170)
+    blend_in(hu[region], soft(inside, 4) * soft(-site.surface.skin[region], site.grid.soft_mm), fill)
+
+
+def dot(hu: FloatArray, site: Site, centre: Point, radii: Point, value: float) -> None:
+    """A small dense body, in place."""
+    region = around(site, centre, max(radii) + 3)
+    if region is not None:
+        inside = ellipsoid(site.surface.at.at(region), centre, radii)
+        thin = min(1.0, 2 * min(radii) / site.grid.soft_mm)
+        blend_in(hu[region], soft(inside, site.grid.soft_mm) * np.float32(thin), value)
+
+
+def paint_ears(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
+    """Two leaves that stand away from the head, in place.
+
+    Args:
+        hu: (n, rows, columns).
+        site: The head.
+        rng: Source of chance.
+    """
+    lean, tall = float(rng.uniform(0.15, 0.7)), float(rng.uniform(24, 32))
+    wide = site.head.radii_mm[0] + site.head.skull_mm + site.head.scalp_mm
+    middle = scaled((0, 19, -46), site.head)
+    for side in (-1.0, 1.0):
+        region = around(site, (side * wide, middle[1], middle[2]), tall + 2)
+        if region is None:
+            continue
+        at, skin = site.surface.at.at(region), site.surface.skin[region]
+        across, up = (at.y - middle[1]) / 17, (at.z - middle[2]) / tall
+        rim = (1 - np.sqrt(across * across + up * up)) * 17
+        stand = np.float32(2 + 12 * lean) + np.float32(lean) * (at.y - middle[1])
+        curl = np.clip(2.6 - np.abs(rim - 2), 0, 2.6) * np.float32(0.5)
+        leaf = np.minimum(1.5 + curl - np.abs(skin + np.maximum(stand, 1)), rim)
+        share = soft(leaf, site.grid.soft_mm) * soft(-skin, site.grid.soft_mm)
+        blend_in(hu[region], share * (at.x * np.float32(side) > 0), 20.0)
+
+
+def paint_swelling(hu: FloatArray, site: Site, swelling_mm: float, rng: np.random.Generator) -> None:
+    """Blood and oedema between skull and skin, in place: outside the skull, so no finding.
+
+    Args:
+        hu: (n, rows, columns).
+        site: The head.
+        swelling_mm: How much thicker the scalp is.
+        rng: Source of chance.
+    """
+    head, s = site.head, site.surface
+    way, radius = direction(rng, (-85, 85), (-5, 55)), float(rng.uniform(18, 48))
+    value, firm = float(rng.uniform(*SWELLING_HU)), float(rng.uniform(0.6, 1.0))
+    spot = outwards(site, HEART, way, head.skull_mm)
+    region = around(site, spot, radius + 4) if spot else None
+    if spot is None or region is None:
+        return
+    at, width = s.at.at(region), site.grid.soft_mm
+    wave = grain(rng, (at.x, at.y, at.z), (11, 11, 11))
+    near = away(site, region, spot) / (radius * (1 + np.float32(0.1) * np.clip(wave, -2, 2)))
+    bump = smooth_step(1.25 * (1 - near)) * np.float32(swelling_mm)
+    below = s.skin[region] + bump
+    out = soft(-s.vault[region] - np.float32(head.skull_mm), width)
+    lifted = out * soft(bump - 0.3, 0.6)
+    texture = np.float32(value) + wave * 6
+    skin = np.where(below < 2, np.float32(SKIN_HU), np.float32(FAT_HU) + smooth_step(bump / 4) * np.float32(70 * firm))
+    inner = soft(below - max(0.45 * head.scalp_mm, 2.0), width) * np.float32(firm)
+    blend_in(hu[region], lifted * soft(below, width), skin + inner * (texture - skin))
+
+
+def paint_craniotomy(hu: FloatArray, site: Site, gap: bool, rng: np.random.Generator) -> None:
+    """A sawn bone flap with burr holes and plates, or a gap in the bone under which the brain bulges, in place.
+
+    Args:
+        hu: (n, rows, columns).
+        site: The head.
+        gap: No flap was put back.
+        rng: Source of chance.
+    """
+    head, s = site.head, site.surface
+    way, share_of = direction(rng, (-70, 50), (0, 50)), float(rng.random())
+    radius = 38 + 24 * share_of if gap else 20 + 26 * share_of
+    cut_mm, bulge_mm = float(rng.uniform(0.9, 2.4)), float(rng.uniform(0, 7)) * gap
+    turns = [float(rng.uniform(0, 1) + i) for i in range(int(rng.integers(3, 6)))]
+    spot = outwards(site, HEART, way, 0.5 * head.skull_mm)
+    region = around(site, spot, radius + 8) if spot else None
+    if spot is None or region is None:
+        return
+    at, width = s.at.at(region), site.grid.soft_mm
+    reach = away(site, region, spot) + np.clip(grain(rng, (at.x, at.y, at.z), (26, 26, 26)), -2, 2) * np.float32(2.5)
+    bone = soft(s.vault[region] + np.float32(head.skull_mm + 1), width) * soft(0.8 - s.vault[region], width)
+    if gap:
+        gone = soft(radius - reach, 2.0)
+        blend_in(hu[region], bone * gone, float(rng.uniform(30, 42)))
+        lift = np.clip(1 - reach / np.float32(radius), 0, 1) * np.float32(bulge_mm)
+        below = s.skin[region] + lift
+        fresh = soft(below, width) * soft(-s.vault[region] - np.float32(head.skull_mm), width) * soft(lift - 0.2, 0.4)
+        blend_in(hu[region], fresh, np.where(below < 2.5, np.float32(SKIN_HU), np.float32(MUSCLE_HU - 14)))
+        return
+    saw = soft(0.5 * cut_mm - np.abs(reach - radius), width) * np.float32(min(1.0, 1.4 * cut_mm / width))
+    blend_in(hu[region], bone * saw, 25.0)
+    for turn in turns:
+        _plate(hu, site, (spot, way), (radius, turn / len(turns)), rng)
+
+
+def _plate(hu: FloatArray, site: Site, axis: tuple[Point, Point], polar: tuple[float, float],
+           rng: np.random.Generator) -> None:  # fmt: skip
+    """One burr hole on the edge of a flap and the plate over it, in place."""
+    (spot, way), (radius, turn) = axis, polar
+    first = np.array([-way[1], way[0], 0.0]) + np.array([1e-3, 0, 0])
+    first /= np.sqrt((first * first).sum())
+    second = np.cross(np.array(way), first)
+    edge = np.array(spot) + radius * (np.cos(2 * np.pi * turn) * first + np.sin(2 * np.pi * turn) * second)
+    out = edge - np.array(HEART)
+    out /= np.sqrt((out * out).sum())
+    to = (float(out[0]), float(out[1]), float(out[2]))
+    value, bored = float(rng.uniform(1400, 3000)), rng.random() < 0.6
+    hole = outwards(site, HEART, to, 0.5 * site.head.skull_mm)
+    region = around(site, hole, 8) if hole and bored else None
+    if hole and region is not None:
+        s = site.surface
+        bone = soft(s.vault[region] + np.float32(site.head.skull_mm + 1), 1.5) * soft(0.8 - s.vault[region], 1.5)
+        blend_in(hu[region], bone * soft(5.5 - away(site, region, hole), 1.5), 20.0)
+    if plate := outwards(site, HEART, to, site.head.skull_mm + 0.8):
+        dot(hu, site, plate, (2.2, 2.2, 2.2), value)
+
+
+def fill_air(hu: FloatArray, region: Region, share: AnyField, value: float) -> None:
+    """Paint only where there is air, in place."""
+    blend_in(hu[region], share * np.clip((-300 - hu[region]) * np.float32(-1 / (AIR_HU + 300)), 0, 1), value)
