@@ -1,7 +1,7 @@
 import torch
 
 from triage.nn.preprocess import BRAIN, SOFT, SUBDURAL
-from triage.train.augment import augmented, jittered_windows, mirrored, smoothed
+from triage.train.augment import STRANGE_HU, augmented, jittered_windows, mirrored, smoothed, with_shapes
 
 
 def rng(seed: int = 7) -> torch.Generator:
@@ -41,6 +41,16 @@ def test_only_slices_without_a_bleed_are_made_strange() -> None:
     odd = ((inside > 200) | (inside < -200)).any(dim=1).any(dim=1)
     assert not odd[:200].any()
     assert 10 <= int(odd[200:].sum()) <= 60
+
+
+def test_shapes_lie_on_the_strange_slices_alone() -> None:
+    hu = torch.full((40, 32, 32), 30.0)
+    strange = torch.arange(40) % 5 == 2
+    varied = with_shapes(hu, strange, rng())
+    assert torch.equal(varied[~strange], hu[~strange])
+    assert (varied[strange] != 30.0).any(dim=2).any(dim=1).all()
+    assert set(varied.flatten().tolist()) <= {30.0, *STRANGE_HU}
+    assert torch.equal(with_shapes(hu, torch.zeros(40, dtype=torch.bool), rng()), hu)
 
 
 def test_mirroring_turns_half_of_the_slices_and_their_masks() -> None:

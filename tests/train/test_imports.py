@@ -25,6 +25,7 @@ from triage.phantom import PhantomSpec
 from triage.nn.pack import write_pack
 from triage.nn.predict import judge
 from triage.train.cache import Frame
+from triage.train import lent
 from triage.train.loop import FitOptions, fit
 from triage.train.phantoms import PhantomData, write_phantoms
 from train.small import small

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Semaphore
+from multiprocessing.synchronize import Event, Semaphore
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,7 +35,10 @@ RUN_SEEDS = 10_000 * MOST_FRESH
 AHEAD = 2
 """Epochs whose phantoms lie on the disk at once: the one that trains and the next."""
 
-POLL_S, END_S = 0.2, 5.0
+POLL_S = 0.2
+
+END_S = 10.0
+"""Processes told to stop end after the phantoms in hand, or are ended after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Fresh:
         self._background = background
         self._process: BaseProcess | None = None
         self._room: Semaphore | None = None
+        self._stop: Event | None = None
         self._next = -1
 
     def __enter__(self) -> "Fresh":
@@ -117,8 +121,8 @@ class Fresh:
         self._next = epoch
         if self._background:
             context = get_context("spawn")
-            self._room = context.Semaphore(AHEAD)
-            job = (self.order, self.workers, epoch, self._room)
+            self._room, self._stop = context.Semaphore(AHEAD), context.Event()
+            job = (self.order, self.workers, epoch, (self._room, self._stop))
             self._process = context.Process(target=_make, args=job, name="phantoms")
             self._process.start()
 
@@ -142,7 +146,7 @@ class Fresh:
             look()
             if self._process is None:
                 with studies(self.order.data(epoch), 1) as made:
-                    _make_epoch(self.order, epoch, made)
+                    _make_epoch(self.order, epoch, made, lambda: False)
             elif not self._process.is_alive():
                 raise TrainingError(
                     f"the processes that make phantoms ended (code {self._process.exitcode}, their own words are "
@@ -160,8 +164,8 @@ class Fresh:
             self._room.release()
 
     def _end(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
+        if self._process is not None and self._stop is not None:
+            self._stop.set()
             self._process.join(END_S)
             if self._process.is_alive():
                 self._process.kill()
@@ -174,20 +178,29 @@ def _folder(order: Order, epoch: int) -> Path:
     return order.folder / f"epoch-{epoch:05d}"
 
 
-def _make(order: Order, workers: int, epoch: int, room: Semaphore) -> None:
-    """Make epoch after epoch, as far ahead as there is room, until this process is ended."""
+def _make(order: Order, workers: int, epoch: int, signs: tuple[Semaphore, Event]) -> None:
+    """Make epoch after epoch, as far ahead as there is room, until told to stop."""
+    room, stop = signs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     with studies(order.data(epoch), workers) as made:
         for one in itertools.count(epoch):
-            room.acquire()
-            _make_epoch(order, one, made)
+            while not room.acquire(timeout=POLL_S):
+                if stop.is_set():
+                    return
+            _make_epoch(order, one, made, stop.is_set)
+            if stop.is_set():
+                return
 
 
-def _make_epoch(order: Order, epoch: int, made: Callable[[Iterable[int]], Made]) -> None:
+def _make_epoch(
+    order: Order, epoch: int, made: Callable[[Iterable[int]], Made], is_stopped: Callable[[], bool]
+) -> None:  # fmt: skip
+    """Make the cache of an epoch; nothing that could be opened is left where it was stopped."""
     data = order.data(epoch)
     writer = CacheWriter(_folder(order, epoch), inputs_of(data), data.frame, durable=False)
     for seed, slices in made(data.seeds):
-        if str(seed) not in writer.done:
-            writer.append(str(seed), slices)
+        if is_stopped():
+            return
+        writer.append(str(seed), slices)
     writer.finish(manifest_of(data))

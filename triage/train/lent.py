@@ -28,7 +28,7 @@ from triage.train.memory import is_shortage
 from triage.train.parcel import Base, write_parcel
 from triage.train.phantoms import IMAGE_PX, PhantomData, write_phantoms
 from triage.train.recipes import Recipe, overridden, recipe_named
-from triage.train.runs import RECIPE, Run, open_run
+from triage.train.runs import BEST, RECIPE, Run, open_run
 from triage.train.speed import STEPS, images_a_second
 
 FIRST_SEED = 1
@@ -45,6 +45,8 @@ MARGIN = 0.92
 """Share of the time left that is planned for: a trial is short, and machines are shared."""
 
 TELL_S = 15.0
+
+UNFINISHED = 3
 
 FALLBACK_SLICES_S = 200.0
 """Where the cache was there already and nothing was measured."""
@@ -92,18 +94,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Instead of the process's own.
 
     Returns:
-        Exit code: 0 done, 1 failed, 3 the time was over before the run was finished; the same command goes on.
+        Exit code: 0 done, 1 failed, UNFINISHED where the time was over before; the same command goes on.
     """
     typed = _parsed(arguments)
     until = time.monotonic() + 60.0 * typed.minutes
     try:
         run = _train(typed, until)
+        if not (run.folder / BEST).exists():
+            print("no epoch is ended yet; the same command goes on", flush=True)
+            return UNFINISHED
         for line in write_parcel(run, _base(typed), typed.out, _span(typed.parts)):
             print(line, flush=True)
     except TriageError as e:
         print(f"lent: {e}", file=sys.stderr)
         return 1
-    return 0 if run.facts["finished"] else 3
+    return 0 if run.facts["finished"] else UNFINISHED
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
