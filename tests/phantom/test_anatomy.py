@@ -13,7 +13,7 @@ from triage.phantom.scanner import photon_noise
 from triage.records import FloatArray
 
 STILL_HEAD = replace(USUAL, turn_deg=0.01, nod_deg=(0, 0), bumps_mm=(0.8, 0.8), off_centre_mm=0.01, noise_hu=(0.5, 0.6),
-                     size=(1, 1), aspect=(1, 1), offset_hu=(0, 0), gain=(1, 1), p_infarct=0)  # fmt: skip
+                     size=(1, 1), aspect=(1, 1), offset_hu=(0, 0), gain=(1, 1), p_infarct=0, air=(1, 1))  # fmt: skip
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -22,7 +22,7 @@ def rng(seed: int = 1) -> np.random.Generator:
 
 @pytest.fixture(scope="module")
 def study() -> PhantomStudy:
-    return generate(6, PhantomSpec(size_px=192, subtypes=(), fov_mm=230, profile=STILL_HEAD))
+    return generate(7, PhantomSpec(size_px=192, subtypes=(), fov_mm=230, profile=STILL_HEAD))
 
 
 def at(study: PhantomStudy, low: tuple[float, ...], high: tuple[float, ...]) -> FloatArray:

@@ -1,5 +1,6 @@
 """Brain of the phantom: grey and white matter, ventricles, cisterns, dura, vessels and harmless calcifications."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,15 +15,20 @@ from triage.phantom.fields import (
     blend_in,
     capsule,
     ellipsoid,
+    held,
+    is_empty,
     lattice,
     noise,
     region_around,
+    region_in,
+    rod_region,
+    slabs,
     smooth_step,
     soft,
     soft_slab,
 )
 from triage.phantom.profile import Head
-from triage.phantom.skull import Surface
+from triage.phantom.skull import BESIDE_MM, Surface
 from triage.records import FloatArray
 
 FALX_HU = 50.0
@@ -60,6 +66,12 @@ class Brain:
     at: Coordinates
     """Coordinates in the undeformed brain."""
 
+    def at_region(self, region: Region) -> "Brain":
+        """Views of one region."""
+        return Brain(
+            self.inside[region], self.csf[region], self.ventricle[region], self.dura[region], self.at.at(region)
+        )
+
 
 def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.random.Generator) -> Coordinates:
     """Where in the undeformed brain each voxel's tissue comes from.
@@ -74,51 +86,128 @@ def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.ra
     Returns:
         Coordinates in mm.
     """
-    scale = [np.float32(n / r) for n, r in zip((67, 84, 76), head.radii_mm, strict=True)]
-    x, y, z = (a * f for a, f in zip((s.at.x, s.at.y, s.at.z), scale, strict=True))
-    for axis in (x, y, z):
-        axis += noise(rng, grid.shape, grid.step_mm, 36) * np.float32(1.4)
-        axis += noise(rng, grid.shape, grid.step_mm, 13) * np.float32(0.8)
+    scale = _scale(head)
+    noises = [(noise(rng, grid.shape, grid.step_mm, 36), noise(rng, grid.shape, grid.step_mm, 13)) for _ in range(3)]
+    moved = Coordinates(*(wide for wide, _ in noises))
+    for part in slabs(grid.shape):
+        axes = zip((s.at.x, s.at.y, s.at.z), scale, noises, strict=True)
+        own = [axis[part] * np.float32(f) + np.float32(1.4) * wide[part] + np.float32(0.8) * narrow[part]
+               for axis, f, (wide, narrow) in axes]  # fmt: skip
+        _displace(own, s.at_region(part), change)
+        moved.x[part], moved.y[part], moved.z[part] = own
+    return moved
+
+
+def _scale(head: Head) -> Point:
+    """Size of the average brain against this one, an axis each."""
+    rx, ry, rz = head.radii_mm
+    return (67 / rx, 84 / ry, 76 / rz)
+
+
+def _displace(axes: list[FloatArray], s: Surface, change: Deformation) -> None:
+    """Mass effect on coordinates x, y, z, in the list."""
     if change.shift_mm:
         inner = smooth_step(s.vault / 30)
         falling = 1 / (1 + (s.at.y / 55) ** 2 + ((s.at.z - 8) / 45) ** 2)
-        x -= np.float32(change.shift_mm) * inner * falling
+        axes[0] -= np.float32(change.shift_mm) * inner * falling
     if change.push_mm:
-        cx, cy, cz = change.centre
-        dx, dy, dz = x - cx, y - cy, z - cz
-        r2 = dx * dx + dy * dy + dz * dz + np.float32(1e-3)
-        ball = np.float32(change.push_mm**2)
-        back = np.clip(1 - np.float32(0.5) * ball / r2, 0.25, 1)
-        fade = smooth_step(s.depth / 15)
-        back = 1 - (1 - back) * fade
-        x, y, z = cx + dx * back, cy + dy * back, cz + dz * back
-    return Coordinates(x, y, z)
+        away = [axis - np.float32(c) for axis, c in zip(axes, change.centre, strict=True)]
+        r2 = away[0] * away[0] + away[1] * away[1] + away[2] * away[2] + np.float32(1e-3)
+        back = np.clip(1 - np.float32(0.5 * change.push_mm**2) / r2, 0.25, 1)
+        back = 1 - (1 - back) * smooth_step(s.depth / 15)
+        axes[:] = [np.float32(c) + a * back for a, c in zip(away, change.centre, strict=True)]
 
 
-def _chain(at: Coordinates, points: tuple[tuple[float, float, float, float], ...]) -> FloatArray:
-    """Union of tapering rods through points (x, y, z, radius)."""
-    out: FloatArray | None = None
-    for a, b in pairwise(points):
-        one = capsule(at, (a[0], a[1], a[2]), (b[0], b[1], b[2]), (a[3], b[3]))
-        out = one if out is None else np.maximum(out, one)
-    assert out is not None
+Rods = tuple[tuple[float, float, float, float], ...]
+"""Ends (x, y, z in the average brain) of tapering rods in a row, with the radius at each."""
+
+FAR_MM = -50.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the parts of the average brain lie on a grid."""
+
+    grid: Grid
+    at: Coordinates
+    """Undeformed."""
+    scale: Point
+    low: Point
+    high: Point
+    """Least and greatest difference between undeformed coordinates and scaled ones, in mm."""
+
+    def lay(self, out: FloatArray, points: Rods, edge_mm: float, squash: float = 1.0) -> None:
+        """Add a row of rods to a union of shapes, in place.
+
+        Args:
+            out: (n, rows, columns): signed distance in mm, FAR_MM where it does not matter.
+            points: Of the rods.
+            edge_mm: How far beyond the rods the distance matters.
+            squash: Heights are multiplied by this before distances are taken.
+        """
+        for a, b in pairwise(points):
+            region = self._around(a, b, max(a[3], b[3]) + edge_mm, squash)
+            if is_empty(region):
+                continue
+            here = self.at.at(region)
+            if squash != 1.0:
+                here = Coordinates(here.x, here.y, here.z * np.float32(squash))
+            rod = capsule(here, (a[0], a[1], a[2]), (b[0], b[1], b[2]), (a[3], b[3]))
+            np.maximum(out[region], rod, out=out[region])
+
+    def both(self, out: FloatArray, points: Rods, edge_mm: float) -> None:
+        """The same on both sides."""
+        self.lay(out, points, edge_mm)
+        if any(point[0] for point in points):
+            self.lay(out, tuple((-x, y, z, r) for x, y, z, r in points), edge_mm)
+
+    def _around(self, a: tuple[float, ...], b: tuple[float, ...], reach_mm: float, squash: float) -> Region:
+        axes = list(zip(self.scale, self.low, self.high, (1.0, 1.0, squash), strict=True))
+        ends = [
+            [(p / q - (low + high) / 2) / f for p, (f, low, high, q) in zip(end[:3], axes, strict=True)]
+            for end in (a, b)
+        ]
+        slack = [(high - low) / 2 / f for f, low, high, _ in axes]
+        reach = reach_mm / min(*self.scale, 1.0) / squash
+        return rod_region(self.grid, _point(ends[0]), _point(ends[1]), reach, _point(slack))
+
+
+def _place(head: Head, grid: Grid, s: Surface, at: Coordinates) -> _Place:
+    """Measure how far the brain is deformed."""
+    scale = _scale(head)
+    low, high = [0.0] * 3, [0.0] * 3
+    for part in slabs(grid.shape):
+        for axis, (moved, still) in enumerate(((at.x, s.at.x), (at.y, s.at.y), (at.z, s.at.z))):
+            away = moved[part] - still[part] * np.float32(scale[axis])
+            low[axis], high[axis] = min(low[axis], float(away.min())), max(high[axis], float(away.max()))
+    return _Place(grid, at, scale, _point(low), _point(high))
+
+
+def _point(values: Sequence[float]) -> Point:
+    x, y, z = values
+    return (x, y, z)
+
+
+def _chambers(head: Head, place: _Place) -> FloatArray:
+    """Signed distance to the lateral ventricles in mm, without the septum between them."""
+    out = np.full(place.grid.shape, FAR_MM, np.float32)
+    edge = place.grid.soft_mm
+    for side in (-1.0, 1.0):
+        w = head.ventricles * (1 + side * head.asymmetry)
+        wide, narrow = 4.6 * w, 3.0 * w
+        body = ((14.5 + w, -40, 3, narrow), (8 + w, -27, 8, wide), (5 + w, -9, 13, 3.9 * w),
+                (10 + 2 * w, 10, 17, wide), (17 + 2 * w, 26, 15, 4.6 * w), (21 + 2 * w, 38, 8, 5.5 * w),
+                (23, 58, 4, 2.2 * w))  # fmt: skip
+        horn = ((21 + 2 * w, 36, 4, 4 * w), (31, 20, -7, 2.4 * w), (29, 0, -13, 1.4 * w))
+        for points in (body, horn):
+            place.lay(out, tuple((side * x, y, z, r) for x, y, z, r in points), edge, squash=0.8)
     return out
 
 
-def _ventricles(head: Head, grid: Grid, at: Coordinates, out: FloatArray) -> None:
+def _ventricles(head: Head, grid: Grid, at: Coordinates, chambers: FloatArray, out: FloatArray) -> None:
     """Lateral, third and fourth ventricles as shares, in place."""
     region = region_around(grid, (-58, -62, -60), (58, 80, 48))
-    here = at.at(region)
-    inside = np.full(here.x.shape, -50, np.float32)
-    for side in (-1.0, 1.0):
-        w = head.ventricles * (1 + side * head.asymmetry)
-        mirrored = Coordinates(here.x * np.float32(side), here.y, here.z * np.float32(0.8))
-        wide, narrow = 4.6 * w, 3.0 * w
-        body = _chain(mirrored, ((14.5 + w, -40, 3, narrow), (8 + w, -27, 8, wide), (5 + w, -9, 13, 3.9 * w),
-                                 (10 + 2 * w, 10, 17, wide), (17 + 2 * w, 26, 15, 4.6 * w),
-                                 (21 + 2 * w, 38, 8, 5.5 * w), (23, 58, 4, 2.2 * w)))  # fmt: skip
-        horn = _chain(mirrored, ((21 + 2 * w, 36, 4, 4 * w), (31, 20, -7, 2.4 * w), (29, 0, -13, 1.4 * w)))
-        inside = np.maximum(inside, np.maximum(body, horn))
+    here, inside = at.at(region), chambers[region]
     septum = np.abs(here.x) - np.float32(0.5 * head.cavum_mm)
     inside = np.minimum(inside, np.abs(septum) - np.float32(0.4))
     if head.cavum_mm:
@@ -130,27 +219,36 @@ def _ventricles(head: Head, grid: Grid, at: Coordinates, out: FloatArray) -> Non
     out[region] = soft(inside, grid.soft_mm)
 
 
-def _cisterns(head: Head, grid: Grid, at: Coordinates, csf: FloatArray, rng: np.random.Generator) -> None:
-    """Basal cisterns and Sylvian fissures as shares, in place."""
+def _spaces(head: Head, place: _Place) -> FloatArray:
+    """Signed distance to the basal cisterns in mm."""
     a = head.atrophy
     wide = 1.0 + 2.2 * a
+    out = np.full(place.grid.shape, FAR_MM, np.float32)
+    rows: tuple[Rods, ...] = (
+        ((0, -12, -19, 5.5 + a), (0, -2, -20, 4 + a)),
+        ((0, -12, -18, 3 + a), (0, -34, -12, 0.8 + a)),
+        ((6, -13, -18, 2.8 + a), (22, -18, -16, 1.6 + 0.8 * a), (37, -15, -12, 1.6 + wide * 0.5)),
+        ((5, 0, -20, 2.6 + a), (15, 6, -16, 1.3 + 0.8 * a), (18, 15, -12, 1.2 + 0.8 * a), (12, 25, -7, 1.6 + a),
+         (0, 28, -4, 2.6 + a)),
+        ((0, 0, -26, 3.2 + a), (0, 4, -40, 2.6 + a), (0, 9, -60, 4.0)),  # before the pons
+        ((0, 3, -30, 2.2 + a), (10, 6, -33, 1.6 + a), (19, 14, -38, 2.6 + a)),
+        ((4, 4, -40, 2.2 + a), (21, 15, -42, 2.4 + a)),
+        ((0, 26, -22, 1.0 + a), (0, 34, -20, 1.6 + a), (0, 40, -24, 0.8 + a)),
+        ((0, 40, -6, 1.2 + 1.5 * a), (0, 55, -14, 0.7 + a)),  # above the vermis
+    )  # fmt: skip
+    for points in rows:
+        place.both(out, points, place.grid.soft_mm)
+    return out
+
+
+def _cisterns(head: Head, piece: "_Piece", csf: FloatArray) -> None:
+    """Basal cisterns and Sylvian fissures as shares, in place."""
+    grid, a = piece.grid, head.atrophy
+    wide = 1.0 + 2.2 * a
     region = region_around(grid, (-66, -60, -75), (66, 72, 28))
-    here = at.at(region)
-    squat = Coordinates(np.abs(here.x), here.y, here.z)
-    star = _chain(squat, ((0, -12, -19, 5.5 + a), (0, -2, -20, 4 + a)))
-    front = _chain(squat, ((0, -12, -18, 3 + a), (0, -34, -12, 0.8 + a)))
-    arms = _chain(squat, ((6, -13, -18, 2.8 + a), (22, -18, -16, 1.6 + 0.8 * a), (37, -15, -12, 1.6 + wide * 0.5)))
-    ring = _chain(squat, ((5, 0, -20, 2.6 + a), (15, 6, -16, 1.3 + 0.8 * a), (18, 15, -12, 1.2 + 0.8 * a),
-                          (12, 25, -7, 1.6 + a), (0, 28, -4, 2.6 + a)))  # fmt: skip
-    pons = _chain(squat, ((0, 0, -26, 3.2 + a), (0, 4, -40, 2.6 + a), (0, 9, -60, 4.0)))
-    belly = _chain(squat, ((0, 3, -30, 2.2 + a), (10, 6, -33, 1.6 + a), (19, 14, -38, 2.6 + a)))
-    angle = _chain(squat, ((4, 4, -40, 2.2 + a), (21, 15, -42, 2.4 + a)))
-    front_folds = _chain(squat, ((0, 26, -22, 1.0 + a), (0, 34, -20, 1.6 + a), (0, 40, -24, 0.8 + a)))
-    magna = ellipsoid(squat, (0, 56, -54), (10 + 4 * a, 9 + 3 * a, 10))
-    folium = _chain(squat, ((0, 40, -6, 1.2 + 1.5 * a), (0, 55, -14, 0.7 + a)))  # above the vermis
-    inside = np.maximum.reduce([star, front, arms, ring, pons, belly, angle, magna, folium, front_folds])
-    share = soft(inside, grid.soft_mm)
-    uneven = noise(rng, here.x.shape, grid.step_mm, 9)
+    here, uneven = piece.at.at(region), piece.uneven[region]
+    magna = ellipsoid(here, (0, 56, -54), (10 + 4 * a, 9 + 3 * a, 10))
+    share = soft(np.maximum(piece.spaces[region], magna), grid.soft_mm)
     for sign in (-1.0, 1.0):  # the insular cleft and its way out to the side
         half = 0.35 + 0.75 * wide * (1 + 0.15 * sign * head.asymmetry * 10)
         half *= np.clip(1 + np.float32(0.7) * uneven, 0.2, 2.2)
@@ -204,15 +302,37 @@ def _cortex(
     return sulcus, ribbon
 
 
-def _deep_grey(grid: Grid, at: Coordinates, grey: FloatArray) -> None:
+CAUDATE: Rods = ((15, -27, 6, 6), (17, -8, 17, 3), (20, 14, 20, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A block of slices of the cavity and what is known of it before it is painted."""
+
+    grid: Grid
+    s: Surface
+    at: Coordinates
+    """Undeformed."""
+    inward: FloatArray | float
+    """As in the deformation."""
+    leaves: FloatArray
+    uneven: FloatArray
+    tone: FloatArray
+    """Random fields: cerebellar folia, width of fissures, density."""
+    chambers: FloatArray
+    spaces: FloatArray
+    caudate: FloatArray
+    """Signed distances in mm."""
+
+
+def _deep_grey(grid: Grid, at: Coordinates, caudate: FloatArray, grey: FloatArray) -> None:
     """Caudate, lentiform nucleus and thalamus as shares, in place."""
     region = region_around(grid, (-50, -48, -30), (50, 44, 40))
     here = at.at(region)
     squat = Coordinates(np.abs(here.x), here.y, here.z)
-    caudate = _chain(squat, ((15, -27, 6, 6), (17, -8, 17, 3), (20, 14, 20, 2)))
     lens = ellipsoid(squat, (26, -4, 4), (7.5, 17, 12))
     thalamus = ellipsoid(squat, (10.5, 12, 5), (8.5, 14, 10))
-    share = soft(np.maximum.reduce([caudate, lens, thalamus]), 4.5)
+    share = soft(np.maximum.reduce([caudate[region], lens, thalamus]), 4.5)
     insula = soft_slab(np.abs(squat.x - (37.5 - ((squat.y + 6) / 12) ** 2)), 2, 2.0)
     insula *= soft(ellipsoid(squat, (38, -7, 0), (30, 23, 15)), 4)
     grey[region] = np.maximum(grey[region], np.maximum(share, insula))
@@ -235,45 +355,68 @@ def paint_brain(
     """
     rng, change = chance
     at = deformed(head, grid, s, change, rng)
+    folds = lattice(rng, head.sulcus_mm, 96), lattice(rng, 9.0, 96)
+    leaf_mm = (grid.step_mm[0], grid.step_mm[1] * 2.2, grid.step_mm[2])  # folia run from side to side
+    fields = [noise(rng, grid.shape, leaf_mm, 7)] + [noise(rng, grid.shape, grid.step_mm, mm) for mm in (9, 22)]
+    place = _place(head, grid, s, at)
+    caudate = np.full(grid.shape, FAR_MM, np.float32)
+    place.both(caudate, CAUDATE, 2.25)
+    fields += [_chambers(head, place), _spaces(head, place), caudate]
+    inside, csf, ventricle, dura = (np.zeros(grid.shape, np.float32) for _ in range(4))
+    brain = Brain(inside, csf, ventricle, dura, at)
+    for part in slabs(grid.shape):
+        block = region_in(part, held(s.depth[part] > -BESIDE_MM, (0, 0, 0)))
+        inward = change.inward if isinstance(change.inward, float) else change.inward[block]
+        piece = _Piece(grid.cropped(block), s.at_region(block), at.at(block), inward, *(f[block] for f in fields))
+        _paint_piece(hu[block], head, piece, brain.at_region(block), folds)
+    _arteries(hu, head, grid, s, brain.inside)
+    _calcify(hu, head, grid, at, rng)
+    return brain
+
+
+def _paint_piece(hu: FloatArray, head: Head, piece: _Piece, out: Brain, folds: tuple[Lattice, Lattice]) -> None:
+    """One block of slices: brain, fluid and dura, and their shares, in place."""
+    grid, s, at = piece.grid, piece.s, piece.at
     inside = np.clip(s.depth / (grid.soft_mm + s.rise * np.float32(0.8 * grid.thickness_mm)) + np.float32(0.5), 0, 1)
-    grey, csf, ventricle = (np.zeros(grid.shape, np.float32) for _ in range(3))
-    fields = lattice(rng, head.sulcus_mm, 96), lattice(rng, 9.0, 96)
-    sunk = s.depth - np.asarray(change.inward, np.float32)
-    fissure = _falx_extent(s, 3.0)
+    grey, csf = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.float32)
+    leaf = _tentorium_extent(s)
+    fissure, falx = _falx_extents(s)
+    sunk = s.depth - np.asarray(piece.inward, np.float32)
     sunk = np.minimum(sunk, np.abs(at.x) + 60 * (1 - fissure))  # gyri also face each other across the midline
     closed = np.float32(1.5 + 2.6 * head.atrophy)  # folds end at the tentorium, but no film of fluid lies on it
-    sunk = np.minimum(sunk, np.abs(s.tentorium) * np.float32(0.8) + closed + 60 * (1 - _tentorium_extent(s)))
-    edge = np.flatnonzero((sunk < 26) & (s.depth > -2))
-    flat = Coordinates(at.x.ravel()[edge], at.y.ravel()[edge], at.z.ravel()[edge])
-    csf.ravel()[edge], grey.ravel()[edge] = _cortex(head, grid, flat, sunk.ravel()[edge], fields)
-    _deep_grey(grid, at, grey)
+    sunk = np.minimum(sunk, np.abs(s.tentorium) * np.float32(0.8) + closed + 60 * (1 - leaf))
+    edge = (sunk < 26) & (s.depth > -2)
+    csf[edge], grey[edge] = _cortex(head, grid, Coordinates(at.x[edge], at.y[edge], at.z[edge]), sunk[edge], folds)
+    _deep_grey(grid, at, piece.caudate, grey)
     below = soft(-s.tentorium, 3) * soft(at.y - 12, 8)
-    leaves = noise(rng, grid.shape, (grid.step_mm[0], grid.step_mm[1] * 2.2, grid.step_mm[2]), 7)
-    np.maximum(grey, below * np.clip(0.7 + 0.3 * leaves, 0, 1.2), out=grey)  # folia run from side to side
+    np.maximum(grey, below * np.clip(0.7 + 0.3 * piece.leaves, 0, 1.2), out=grey)
     gap = 0.5 + 1.6 * head.atrophy
     cut = soft_slab(np.abs(at.x), gap, grid.soft_mm) * fissure
     np.maximum(csf, cut, out=csf)
-    _cisterns(head, grid, at, csf, rng)
-    _ventricles(head, grid, at, ventricle)
-    csf *= 1 - ventricle
+    _cisterns(head, piece, csf)
+    _ventricles(head, grid, at, piece.chambers, out.ventricle)
+    csf *= 1 - out.ventricle
     tissue = np.float32(head.white_hu) + grey * np.float32(head.grey_hu - head.white_hu)
-    tissue += noise(rng, grid.shape, grid.step_mm, 22) * np.float32(0.7)
-    fluid = csf + ventricle
-    tissue += fluid * (np.float32(head.csf_hu) - tissue)
+    tissue += piece.tone * np.float32(0.7)
+    tissue += (csf + out.ventricle) * (np.float32(head.csf_hu) - tissue)
     blend_in(hu, inside, tissue)
-    dura = _dura(hu, head, grid, s, inside)
-    _calcify(hu, head, grid, at, rng)
-    return Brain(inside, csf * inside, ventricle * inside, dura, at)
+    out.inside[:] = inside
+    out.csf[:] = csf * inside
+    out.ventricle[:] *= inside
+    out.dura[:] = _dura(hu, head, piece, inside, (falx, leaf))
 
 
-def _falx_extent(s: Surface, margin_mm: float) -> FloatArray:
-    """Share of the midline plane that the falx (or the fissure round it) fills."""
+def _falx_extents(s: Surface) -> tuple[FloatArray, FloatArray]:
+    """Shares of the midline plane that the fissure round the falx and the falx itself fill."""
     y, z = s.at.y, s.at.z
-    above_callosum = np.sqrt(((y - 4) / (47 - margin_mm)) ** 2 + ((z - 2) / (31 - margin_mm)) ** 2)
-    share = soft((above_callosum - 1) * 30, 3.0)
-    share *= soft(s.tentorium, 3.0) * soft(s.depth + 1, 2.0)
-    share *= np.maximum(soft(z + 20, 4.0) * (y < 0), y >= 0)
-    return share
+    bound = soft(s.tentorium, 3.0) * soft(s.depth + 1, 2.0)
+    bound *= np.maximum(soft(z + 20, 4.0) * (y < 0), y >= 0)
+    y2, z2 = (y - 4) ** 2, (z - 2) ** 2
+    extents = []
+    for margin_mm in (3.0, 0.0):
+        above_callosum = np.sqrt(y2 * np.float32((47 - margin_mm) ** -2) + z2 * np.float32((31 - margin_mm) ** -2))
+        extents.append(soft((above_callosum - 1) * 30, 3.0) * bound)
+    return extents[0], extents[1]
 
 
 def _tentorium_extent(s: Surface) -> FloatArray:
@@ -282,34 +425,46 @@ def _tentorium_extent(s: Surface) -> FloatArray:
     return soft((notch - 1) * 20, 3) * soft(s.at.y - 2, 4)
 
 
-def _dura(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray) -> FloatArray:
+def _dura(
+    hu: FloatArray, head: Head, piece: _Piece, inside: FloatArray, extents: tuple[FloatArray, FloatArray]
+) -> FloatArray:
     """Falx, tentorium and venous sinuses, in place; their share is returned."""
-    at, width = s.at, grid.soft_mm
+    s, at, width = piece.s, piece.s.at, piece.grid.soft_mm
     thick = head.dura_mm / 2
     bent = at.x - np.float32(head.falx_bend_mm) * (1 - (at.y / 80) ** 2)
-    falx = soft_slab(np.abs(bent), thick, width) * _falx_extent(s, 0.0)
-    leaf = soft_slab(np.abs(s.tentorium), thick * 0.8, width + 0.8) * _tentorium_extent(s)
+    falx = soft_slab(np.abs(bent), thick, width) * extents[0]
+    leaf = soft_slab(np.abs(s.tentorium), thick * 0.8, width + 0.8) * extents[1]
     sheet = np.maximum(falx, leaf) * inside
     blend_in(hu, sheet, FALX_HU)
     crest = soft(4.2 - np.abs(at.x) - np.float32(0.7) * np.abs(s.depth - 1), width) * soft(at.z - 2 + at.y * 0.3, 6)
     side = soft(3.8 - np.float32(0.7) * np.abs(s.tentorium - 1) - np.abs(s.depth - 1) * np.float32(0.8), width)
     side *= soft(at.y - 28, 6)
-    straight = soft(capsule(at, (0, 34, 3), (0, 82, -10), (1.6, 2.4)), width)
-    sinus = np.maximum.reduce([crest, side, straight]) * inside
+    sinus = np.maximum(crest, side)
+    region = rod_region(piece.grid, (0, 34, 3), (0, 82, -10), 2.4 + width)
+    straight = soft(capsule(at.at(region), (0, 34, 3), (0, 82, -10), (1.6, 2.4)), width)
+    np.maximum(sinus[region], straight, out=sinus[region])
+    sinus *= inside
     blend_in(hu, sinus, head.blood_hu)
+    dura: FloatArray = np.maximum(sheet, sinus)
+    return dura
+
+
+def _arteries(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray) -> None:
+    """Circle of Willis and basilar artery, in place."""
+    at, width = s.at, grid.soft_mm
     vessels = np.zeros_like(hu)
     for side_of in (-1.0, 1.0):
         for a, b in (((6, -10, -22), (9, -14, -17)), ((9, -14, -17), (34, -17, -13)), ((9, -14, -17), (2, -28, -13))):
             start, end = (side_of * a[0], a[1], a[2]), (side_of * b[0], b[1], b[2])
-            region = _rod_region(grid, start, end, 4)
+            region = rod_region(grid, start, end, 1.6 + width)
             rod = capsule(at.at(region), start, end, (1.6, 1.1))
             np.maximum(vessels[region], soft(rod, width), out=vessels[region])
     region = _rod_region(grid, (0, 2, -44), (0, 0, -22), 4)
     np.maximum(vessels[region], soft(capsule(at.at(region), (0, 3, -44), (0, 0, -22), (1.7, 1.7)), width),
                out=vessels[region])  # fmt: skip
-    blend_in(hu, vessels * inside * np.float32(min(0.8 * head.arteries, 1.0)), head.blood_hu - 6)
-    dura: FloatArray = np.maximum(sheet, sinus)
-    return dura
+    block = region_around(grid, (-38, -32, -48), (38, 6, -8))
+    share = vessels[block] * inside[block] * np.float32(min(0.8 * head.arteries, 1.0))
+    blend_in(hu[block], share, head.blood_hu - 6)
 
 
 def _rod_region(grid: Grid, a: Point, b: Point, reach: float) -> Region:

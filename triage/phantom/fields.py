@@ -6,6 +6,7 @@ function, so one platform always gives the same bits.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from triage.records import FloatArray
 
 Region = tuple[slice, slice, slice]
 Point = tuple[float, float, float]
+
+SLAB_VOXELS = 2**16
+"""Greatest number of voxels worked on at once, where a slice has no more."""
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -112,14 +116,73 @@ def region_around(grid: Grid, low: Point, high: Point) -> Region:
     Returns:
         Slices into arrays of the grid; empty where the box lies outside.
     """
-    corners = np.array([[(low, high)[c >> a & 1][a] for a in range(3)] for c in range(8)]) - grid.origin_mm
-    inverse = np.linalg.inv(grid.matrix)
-    index = np.stack([(corners * row).sum(axis=1) for row in inverse], axis=1)
-    middle = (np.array(grid.shape) - 1) / 2.0
-    first = np.floor(index.min(axis=0) + middle).astype(int) - 1
-    last = np.ceil(index.max(axis=0) + middle).astype(int) + 2
-    first, last = np.clip(first, 0, grid.shape), np.clip(last, 0, grid.shape)
-    return (slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2]))
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    half = [abs(b - a) / 2 for a, b in zip(low, high, strict=True)]
+    inverse = _inverse(grid.matrix.tolist())
+    return _block(grid, inverse, [middle], [sum(abs(f) * h for f, h in zip(row, half, strict=True)) for row in inverse])
+
+
+def rod_region(grid: Grid, start: Point, end: Point, reach_mm: float, slack_mm: Point = (0.0, 0.0, 0.0)) -> Region:
+    """The smallest block of voxels that holds all within reach of a rod, which turned grids hold closer than a box.
+
+    Args:
+        grid: The voxels.
+        start: First end of its axis.
+        end: Other end.
+        reach_mm: From the axis.
+        slack_mm: Further along x, y and z.
+
+    Returns:
+        Slices into arrays of the grid; empty where the rod lies outside.
+    """
+    inverse = _inverse(grid.matrix.tolist())
+    away = [
+        reach_mm * sum(f * f for f in row) ** 0.5 + sum(abs(f) * m for f, m in zip(row, slack_mm, strict=True))
+        for row in inverse
+    ]
+    return _block(grid, inverse, [start, end], away)
+
+
+def _inverse(m: list[list[float]]) -> list[list[float]]:
+    """Of a 3 x 3 matrix, in plain floats: quick, and the same on every machine."""
+    rows = [_cross(m[1], m[2]), _cross(m[2], m[0]), _cross(m[0], m[1])]
+    volume = sum(a * b for a, b in zip(m[0], rows[0], strict=True))
+    return [[rows[column][row] / volume for column in range(3)] for row in range(3)]
+
+
+def _cross(a: list[float], b: list[float]) -> list[float]:
+    return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+
+
+def _block(grid: Grid, inverse: list[list[float]], points: Sequence[Sequence[float]], away: list[float]) -> Region:
+    """Voxels from the least to the greatest index of some points, and `away` more along each axis of the grid."""
+    origin = grid.origin_mm.tolist()
+    parts = []
+    for row, more, size in zip(inverse, away, grid.shape, strict=True):
+        middle = (size - 1) / 2
+        index = [middle + sum(f * (p - o) for f, p, o in zip(row, point, origin, strict=True)) for point in points]
+        first, last = floor(min(index) - more), ceil(max(index) + more) + 1
+        parts.append(slice(min(max(first, 0), size), min(max(last, 0), size)))
+    return (parts[0], parts[1], parts[2])
+
+
+def is_empty(region: Region) -> bool:
+    """Whether a region holds no voxel."""
+    return any(part.stop <= part.start for part in region)
+
+
+def slabs(shape: tuple[int, ...]) -> list[Region]:
+    """Blocks of whole slices that cover an array; each fits into a processor's cache, where work is far quicker.
+
+    Args:
+        shape: (n, rows, columns).
+
+    Returns:
+        Regions from first slice to last.
+    """
+    n, rows, columns = shape
+    few = max(SLAB_VOXELS // max(rows * columns, 1), 1)
+    return [(slice(k, min(k + few, n)), slice(0, rows), slice(0, columns)) for k in range(0, n, few)]
 
 
 def held(mask: BoolArray, margin: tuple[int, int, int]) -> Region:
@@ -298,9 +361,22 @@ def noise(rng: np.random.Generator, shape: Sequence[int], step_mm: Sequence[floa
             values = ndimage.gaussian_filter1d(values, sigma, axis=axis, mode="wrap", truncate=2.5)
     values *= np.float32(1.12 / values.std(dtype=np.float64))  # interpolation takes about a tenth
     shift = rng.random(3)
-    for axis, pitch in enumerate(pitches):
-        values = _lerp_axis(values, axis, np.arange(shape[axis]) * (step_mm[axis] / pitch) + shift[axis])
-    return values
+    where = [np.arange(n) * (d / p) + t for n, d, p, t in zip(shape, step_mm, pitches, shift, strict=True)]
+    return _lerp_slices(_lerp_axis(values, 2, where[2]), where[0], where[1])
+
+
+def _lerp_slices(values: FloatArray, slices: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> FloatArray:
+    """Linear interpolation along the first two axes, slice by slice, so that all stays in a processor's cache."""
+    out = np.empty((len(slices), len(rows), values.shape[2]), np.float32)
+    planes: dict[int, FloatArray] = {}
+    change = np.empty(out.shape[1:], np.float32)
+    for k, place in enumerate(slices.tolist()):
+        low = min(int(place), values.shape[0] - 2)
+        planes = {i: planes[i] if i in planes else _lerp_axis(values[i : i + 1], 1, rows)[0] for i in (low, low + 1)}
+        np.subtract(planes[low + 1], planes[low], out=change)
+        change *= np.float32(place - low)
+        np.add(planes[low], change, out=out[k])
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,12 +387,36 @@ class Lattice:
     pitch_mm: float
 
     def __call__(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
-        """Values at points of any shape, coordinates in mm."""
-        middle = (self.values.shape[0] - 1) / 2.0
-        where = np.stack([z, y, x])
-        where *= np.float32(1 / self.pitch_mm)
-        where += np.float32(middle)
-        found: FloatArray = ndimage.map_coordinates(self.values, where, order=1, mode="nearest", prefilter=False)
+        """Values at points of any shape, coordinates in mm; interpolated linearly, clamped to the cube."""
+        flat = [np.ascontiguousarray(axis).ravel() for axis in (z, y, x)]
+        out = np.empty(x.shape, np.float32)
+        line = out.ravel()
+        for first in range(0, line.size, SLAB_VOXELS // 4):
+            part = slice(first, first + SLAB_VOXELS // 4)
+            line[part] = self._at([axis[part] for axis in flat])
+        return out
+
+    def _at(self, where: list[FloatArray]) -> FloatArray:
+        """Values at points along z, y and x."""
+        n, values = self.values.shape[0], self.values.ravel()
+        index, weights = np.zeros(where[0].shape, np.int64), []
+        for axis in where:
+            place = axis * np.float32(1 / self.pitch_mm)
+            place += np.float32((n - 1) / 2)
+            np.clip(place, 0, np.float32(n - 1.001), out=place)
+            low = place.astype(np.int32)
+            place -= low
+            weights.append(place)
+            index *= n
+            index += low
+        corners = [values.take(index + (k * n * n + j * n + i)) for k in (0, 1) for j in (0, 1) for i in (0, 1)]
+        for weight in reversed(weights):
+            for low, high in zip(corners[::2], corners[1::2], strict=True):
+                high -= low
+                high *= weight
+                high += low
+            corners = corners[1::2]
+        found: FloatArray = corners[0]
         return found
 
 

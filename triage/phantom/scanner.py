@@ -1,9 +1,11 @@
 """What a scanner adds: headrest, point spread, beam hardening, streaks between the petrous bones, photon noise."""
 
+from math import ceil, exp
+
 import numpy as np
 from scipy import ndimage
 
-from triage.phantom.fields import Grid, region_around
+from triage.phantom.fields import Coordinates, Grid, is_empty, region_around, region_in, slabs
 from triage.phantom.profile import Head, Scanner
 from triage.phantom.skull import Surface
 from triage.records import FloatArray
@@ -22,20 +24,55 @@ def paint_headrest(hu: FloatArray, grid: Grid, head: Head, drift_mm: FloatArray,
         drift_mm: (n,): how far each slice's middle has moved along the columns, from gantry tilt.
         rng: Source of chance.
     """
-    _, rows, columns = hu.shape
-    v = (np.arange(rows) - (rows - 1) / 2.0) * grid.step_mm[1]
-    u = (np.arange(columns) - (columns - 1) / 2.0) * grid.step_mm[2]
+    n, rows, columns = hu.shape
+    v = ((np.arange(rows) - (rows - 1) / 2.0) * grid.step_mm[1]).astype(np.float32)
+    u = ((np.arange(columns) - (columns - 1) / 2.0) * grid.step_mm[2]).astype(np.float32)
     back = head.radii_mm[1] + head.skull_mm + head.scalp_mm + head.off_centre_mm[1] + float(rng.uniform(3, 8))
     wide, start = float(rng.uniform(98, 116)), float(rng.uniform(-15, 25))
     value, half = float(rng.uniform(-250, 600)), float(rng.uniform(0.7, 2.2))
     curve = float(rng.uniform(0.75, 1.0))
-    for k in range(hu.shape[0]):
+    sideways = (u[None, :] * np.float32(1 / wide)) ** 2
+    for k in range(n):
         w = (v - drift_mm[k])[:, None]
-        across = np.sqrt((u[None, :] / wide) ** 2 + (np.clip(w - start, 0, None) / (back - start)) ** 2)
-        away = np.abs(across - 1) * wide * curve
+        across = np.sqrt(sideways + (np.clip(w - start, 0, None) * np.float32(1 / (back - start))) ** 2)
+        where = np.nonzero((np.abs(across - 1) < (half + grid.step_mm[2]) / (wide * curve)) & (w > start - 20))
+        away = np.abs(across[where] - 1) * np.float32(wide * curve)
         share = np.clip((half - away) / grid.step_mm[2] + 0.5, 0, min(1.0, 2 * half / grid.step_mm[2]))
-        share = (share * (w > start - 20) * (hu[k] < -600)).astype(np.float32)
-        hu[k] += share * (np.float32(value) - hu[k])
+        before = hu[k][where]
+        hu[k][where] = before + share * (before < -600) * (np.float32(value) - before)
+
+
+Kernel = list[float]
+"""Half of a symmetric kernel, from its middle outwards."""
+
+
+def _gaussian(sigma: float, truncate: float) -> Kernel:
+    """A kernel that sums to one."""
+    half = [exp(-0.5 * (i / sigma) ** 2) for i in range(max(ceil(truncate * sigma), 1) + 1)]
+    total = 2 * sum(half) - half[0]
+    return [w / total for w in half]
+
+
+def _filtered(image: FloatArray, kernel: Kernel) -> FloatArray:
+    """A slice filtered along rows and columns by a symmetric kernel, where the kernel lies within it.
+
+    Args:
+        image: (rows, columns).
+        kernel: The same along both.
+
+    Returns:
+        (rows, columns), each less by twice the kernel's reach.
+    """
+    r = len(kernel) - 1
+    for _ in range(2):
+        size = image.shape[0] - 2 * r
+        out = image[r : r + size] * np.float32(kernel[0])
+        for i, weight in enumerate(kernel[1:], 1):
+            pair = image[r - i : r - i + size] + image[r + i : r + i + size]
+            pair *= np.float32(weight)
+            out += pair
+        image = np.ascontiguousarray(out.T)
+    return image
 
 
 def blur(hu: FloatArray, grid: Grid, scanner: Scanner) -> FloatArray:
@@ -49,18 +86,19 @@ def blur(hu: FloatArray, grid: Grid, scanner: Scanner) -> FloatArray:
     Returns:
         New array.
     """
-    sigma = scanner.blur_mm / grid.step_mm[2]
-    out: FloatArray = ndimage.gaussian_filter1d(hu, sigma, axis=2, truncate=3.0)
-    out = ndimage.gaussian_filter1d(out, sigma, axis=1, truncate=3.0)
-    side = np.float32(0.05 * min(grid.thickness_mm / grid.step_mm[0], 2.0))
-    if out.shape[0] > 2:
-        mixed = out * (1 - 2 * side)
-        mixed[1:] += side * out[:-1]
-        mixed[:-1] += side * out[1:]
-        mixed[0] += side * out[0]
-        mixed[-1] += side * out[-1]
-        return mixed
-    return out
+    kernel = _gaussian(scanner.blur_mm / grid.step_mm[2], 3.0)
+    r, (n, rows, columns) = len(kernel) - 1, hu.shape
+    side = np.float32(0.05 * min(grid.thickness_mm / grid.step_mm[0], 2.0)) if n > 2 else np.float32(0)
+    wide = np.empty((rows + 2 * r, columns + 2 * r), np.float32)
+    mixed = np.empty_like(hu)
+    for k in range(n):
+        np.multiply(hu[k], 1 - 2 * side, out=wide[r : r + rows, r : r + columns])
+        for neighbour in (max(k - 1, 0), min(k + 1, n - 1)):
+            wide[r : r + rows, r : r + columns] += side * hu[neighbour]
+        wide[:r], wide[r + rows :] = wide[r], wide[r + rows - 1]
+        wide[:, :r], wide[:, r + columns :] = wide[:, r : r + 1], wide[:, r + columns - 1 : r + columns]
+        mixed[k] = _filtered(wide, kernel)
+    return mixed
 
 
 def harden(hu: FloatArray, grid: Grid, s: Surface, scanner: Scanner, rng: np.random.Generator) -> None:
@@ -73,20 +111,26 @@ def harden(hu: FloatArray, grid: Grid, s: Surface, scanner: Scanner, rng: np.ran
         scanner: Parameters.
         rng: Source of chance.
     """
-    inside = np.clip(s.depth, 0, None)
-    hu += np.float32(scanner.cupping_hu) / (1 + (inside * np.float32(1 / 9.0)) ** 2) * (s.depth > 0)
-    region = region_around(grid, (-60, -25, -70), (60, 60, -14))
-    if any(part.stop <= part.start for part in region):
-        return
-    at = s.at.at(region)
-    n, rows, _ = at.x.shape
-    lines = ndimage.gaussian_filter1d(rng.standard_normal((n, rows, 1)), 2.2 / grid.step_mm[1], axis=1)
-    lines = (lines * (0.8 * np.sqrt(2.2 / grid.step_mm[1]) * 1.9)).astype(np.float32)
-    height = 1 / (1 + ((at.z + 36) / 8) ** 2)
-    across = 1 / (1 + (at.x / 34) ** 4)
-    along = 1 / (1 + ((at.y - 14) / 9) ** 2)
-    wide = 1 / (1 + ((at.y - 16) / 26) ** 4)
-    hu[region] += np.float32(scanner.streak_hu) * height * across * (np.float32(0.55) * lines * wide - along)
+    rows = hu.shape[1]
+    lines: FloatArray = rng.standard_normal((hu.shape[0], rows, 1), dtype=np.float32)
+    lines = ndimage.gaussian_filter1d(lines, 2.2 / grid.step_mm[1], axis=1)
+    lines *= np.float32(0.8 * (2.2 / grid.step_mm[1]) ** 0.5 * 1.9)
+    for part in slabs(hu.shape):
+        depth = s.depth[part]
+        hu[part] += np.float32(scanner.cupping_hu) * (depth > 0) / (1 + (depth * np.float32(1 / 9.0)) ** 2)
+        region = region_in(part, region_around(grid.cropped(part), (-60, -25, -70), (60, 60, -14)))
+        if not is_empty(region):
+            hu[region] += np.float32(scanner.streak_hu) * _streaky(s.at.at(region), lines[region[0], region[1]])
+
+
+def _streaky(at: Coordinates, lines: FloatArray) -> FloatArray:
+    """Bright and dark between the petrous bones: about -1 to 1."""
+    height = 1 / (1 + ((at.z + 36) * np.float32(1 / 8)) ** 2)
+    across = 1 / (1 + ((at.x * np.float32(1 / 34)) ** 2) ** 2)
+    along = 1 / (1 + ((at.y - 14) * np.float32(1 / 9)) ** 2)
+    wide = 1 / (1 + (((at.y - 16) * np.float32(1 / 26)) ** 2) ** 2)
+    found: FloatArray = height * across * (np.float32(0.55) * lines * wide - along)
+    return found
 
 
 def photon_noise(shape: tuple[int, int, int], step_mm: tuple[float, float, float], scanner: Scanner,
@@ -103,18 +147,33 @@ def photon_noise(shape: tuple[int, int, int], step_mm: tuple[float, float, float
     Returns:
         HU to add.
     """
-    grain: FloatArray = rng.standard_normal(shape, dtype=np.float32)
+    _, rows, columns = shape
     pixel = step_mm[2]
-    fine = max(0.85 * scanner.blur_mm, 0.3) / pixel
-    for axis in (1, 2):
-        grain = ndimage.gaussian_filter1d(grain, fine, axis=axis, truncate=2.5)
-    coarse = grain
-    for axis in (1, 2):
-        coarse = ndimage.uniform_filter1d(coarse, max(round(4.5 / pixel), 2), axis=axis)
-    grain -= np.float32(scanner.sharpness) * coarse
-    level = scanner.noise_hu * (REFERENCE_MM / thickness_mm) ** 0.5 / float(grain.std(dtype=np.float64))
-    grain *= np.float32(level)
-    return grain
+    fine = _gaussian(max(0.85 * scanner.blur_mm, 0.3) / pixel, 2.5)
+    reach = max(round(2.25 / pixel), 1)
+    coarse = [1 / (2 * reach + 1)] * (reach + 1)
+    power = _power(fine, coarse, scanner.sharpness) / 6  # of the sum of two even draws
+    level = scanner.noise_hu * (REFERENCE_MM / thickness_mm) ** 0.5 / power**0.5
+    margin = 2 * (len(fine) - 1 + reach)
+    out = np.empty(shape, np.float32)
+    for image in out:
+        raw = rng.random((rows + margin, columns + margin), dtype=np.float32)  # two make a triangle, blur a bell
+        raw += rng.random(raw.shape, dtype=np.float32)
+        raw -= np.float32(1)
+        raw *= np.float32(level)
+        grain = _filtered(raw, fine)
+        np.multiply(_filtered(grain, coarse), np.float32(-scanner.sharpness), out=image)
+        image += grain[reach:-reach, reach:-reach]
+    return out
+
+
+def _power(fine: Kernel, coarse: Kernel, sharpness: float) -> float:
+    """Variance of white noise of unit variance after `fine`, less a share of the same after `coarse` too."""
+    one, other = (np.array(kernel[:0:-1] + kernel) for kernel in (fine, coarse))
+    both = np.convolve(one, other)
+    one = np.pad(one, len(coarse) - 1)
+    alike, mixed, blurred = (float((a * b).sum()) for a, b in ((one, one), (one, both), (both, both)))
+    return alike**2 - 2 * sharpness * mixed**2 + sharpness**2 * blurred**2
 
 
 def scaled_hu(hu: FloatArray, scanner: Scanner) -> FloatArray:

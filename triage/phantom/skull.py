@@ -1,6 +1,6 @@
 """Head outline, skull, skull base and face of the phantom: where the brain may be, and bone, air and fat around it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,8 +14,12 @@ from triage.phantom.fields import (
     coordinates,
     ellipsoid,
     held,
+    is_empty,
     noise,
     region_around,
+    region_in,
+    rod_region,
+    slabs,
     smooth_least,
     smooth_step,
     soft,
@@ -32,6 +36,8 @@ BASE_MM = -14.0
 """Below this z there may be skull base or face."""
 LEAST_AIR = 0.1
 """Smaller air spaces are left out."""
+FADE_MM = 25.0
+"""As far above that the skull base still counts, ever less."""
 MOST_BEND_MM = 6.0
 """The skull base bends no further than this."""
 FACE_MM = -34.0
@@ -81,11 +87,21 @@ class Surface:
     bent: Coordinates
     """Coordinates that the skull base follows: bent a little, since no two sides and no two heads are alike."""
 
+    def at_region(self, region: Region) -> "Surface":
+        """Views of one region."""
+        return Surface(
+            self.at.at(region), self.depth[region], self.skin[region], self.vault[region], self.rise[region],
+            self.radial[region], self.tentorium[region], self.bone[region], self.bent.at(region),
+        )  # fmt: skip
+
     def within(self, region: Region) -> "Surface":
         """Copies of one region."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("at", "bent")}
-        cut = {name: np.ascontiguousarray(values[region]) for name, values in arrays.items()}
-        return Surface(at=self.at.at(region).packed(), bent=self.bent.at(region), **cut)
+        s = self.at_region(region)
+        packed = np.ascontiguousarray
+        return Surface(
+            s.at.packed(), packed(s.depth), packed(s.skin), packed(s.vault), packed(s.rise), packed(s.radial),
+            packed(s.tentorium), packed(s.bone), s.bent.packed(),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,45 +203,60 @@ def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -
     Returns:
         The distances.
     """
-    radial, vault, rise = _vault(head, at)
-    vault += noise(rng, grid.shape, grid.step_mm, 55) * np.float32(head.bumps_mm)
-    depth = vault.copy()
-    low = region_around(grid, (-120, -140, -400), (120, 140, BASE_MM))
-    here = at.at(low)
-    bent = _bent(head, grid, at, low, rng)
-    above = (here.z - _floor(head, bent.at(low))) * np.float32(0.8)
-    cavity = np.maximum(smooth_least(depth[low], above, 9.0), _canal(here))
+    bumps, uneven = noise(rng, grid.shape, grid.step_mm, 55), noise(rng, grid.shape, grid.step_mm, 38)
+    bent = Coordinates(*(noise(rng, grid.shape, grid.step_mm, 30) for _ in range(3)))
+    depth, skin, rise, radial, tentorium = (np.empty(grid.shape, np.float32) for _ in range(5))
+    whole = Surface(at, depth, skin, bumps, rise, radial, tentorium, uneven, bent)
+    for part in slabs(grid.shape):
+        _shape(head, grid.cropped(part), whole.at_region(part))
+    return whole
+
+
+def _shape(head: Head, grid: Grid, s: Surface) -> None:
+    """Compute all distances of a block of slices, in place; `vault`, `bone` and `bent` hold noise before."""
+    at = s.at
+    s.radial[:], vault, s.rise[:] = _vault(head, at)
+    s.vault[:] = vault + s.vault * np.float32(head.bumps_mm)
+    s.depth[:] = s.vault
+    bone = np.float32(head.skull_mm) * (1 + np.float32(0.16) * s.bone)
+    bone += np.float32(0.35 * head.skull_mm) * smooth_step((np.abs(at.y) - 50) / 25)  # forehead and occiput are thicker
+    np.maximum(bone, np.float32(2), out=s.bone)
+    s.skin[:] = s.vault + s.bone + np.float32(head.scalp_mm)
+    incline = np.float32(0.42) * np.abs(at.x) + np.float32(0.26) * np.clip(at.y - 22, 0, None)
+    s.tentorium[:] = at.z - (4 - incline)
+    _bend(head, s)
+    low = region_around(grid, (-120, -140, -400), (120, 140, BASE_MM + FADE_MM))
+    if not is_empty(low):
+        _shape_base(head, s.at_region(low))
+
+
+def _bend(head: Head, s: Surface) -> None:
+    """Turn noise into the coordinates that the skull base follows: bent below BASE_MM only, and less towards it."""
+    fade = smooth_step((BASE_MM - s.at.z) / 10)
+    for bent, axis in ((s.bent.x, s.at.x), (s.bent.y, s.at.y), (s.bent.z, s.at.z)):
+        bent *= np.float32(head.bend_mm)
+        np.clip(bent, -MOST_BEND_MM, MOST_BEND_MM, out=bent)
+        bent *= fade
+        bent += axis
+
+
+def _shape_base(head: Head, s: Surface) -> None:
+    """Floor of the cavity, canal, petrous ridges, neck, face and nose, in place."""
+    at, bent = s.at, s.bent
+    above = (at.z - _floor(head, bent)) * np.float32(0.8)
+    above += 3 * np.clip(at.z - BASE_MM, 0, None)  # in the middle of the brain the vault is what counts
+    cavity = np.maximum(smooth_least(s.depth, above, 9.0), _canal(at))
     scale = head.radii_mm[0] / 67
-    there = bent.at(low)
-    mirrored = Coordinates(np.abs(there.x), there.y, there.z)
+    mirrored = Coordinates(np.abs(bent.x), bent.y, bent.z)
     for start, end, radii in PETROUS:
         rod = capsule(mirrored, scaled(start, head), scaled(end, head), (radii[0] * scale, radii[1] * scale))
         cavity = smooth_least(cavity, -rod, 4.0)
-    depth[low] = cavity
-    bone = np.float32(head.skull_mm) * (1 + np.float32(0.16) * noise(rng, grid.shape, grid.step_mm, 38))
-    bone += np.float32(0.35 * head.skull_mm) * smooth_step((np.abs(at.y) - 50) / 25)  # forehead and occiput are thicker
-    np.maximum(bone, np.float32(2), out=bone)
-    skin = vault + bone + np.float32(head.scalp_mm)
-    lower = smooth_step((FACE_MM - here.z) / 30)
-    skin[low] -= lower * np.clip(here.y - 20, 0, None) * np.float32(0.16)  # the neck is slimmer than the head
-    skin[low] -= lower * np.clip(-here.y - 40, 0, None) * np.clip(np.abs(here.x) - 12, 0, None) * np.float32(0.006)
-    nose = capsule(here, scaled(NOSE[0], head), scaled(NOSE[1], head), NOSE_MM)
-    skin[low] = -smooth_least(-skin[low], -nose, 10.0)
-    incline = np.float32(0.42) * np.abs(at.x) + np.float32(0.26) * np.clip(at.y - 22, 0, None)
-    tentorium = at.z - (4 - incline)
-    return Surface(at, depth, skin, vault, rise, radial, tentorium, bone, bent)
-
-
-def _bent(head: Head, grid: Grid, at: Coordinates, low: Region, rng: np.random.Generator) -> Coordinates:
-    """Coordinates that the skull base follows; bent below BASE_MM only, and less towards it."""
-    fade = smooth_step((BASE_MM - at.z[low]) / 10)
-    axes = []
-    for axis in (at.x, at.y, at.z):
-        bent = axis.copy()
-        away = noise(rng, fade.shape, grid.step_mm, 30) * np.float32(head.bend_mm)
-        bent[low] += np.clip(away, -MOST_BEND_MM, MOST_BEND_MM) * fade
-        axes.append(bent)
-    return Coordinates(*axes)
+    s.depth[:] = cavity
+    lower = smooth_step((FACE_MM - at.z) / 30)
+    s.skin[:] -= lower * np.clip(at.y - 20, 0, None) * np.float32(0.16)  # the neck is slimmer than the head
+    s.skin[:] -= lower * np.clip(-at.y - 40, 0, None) * np.clip(np.abs(at.x) - 12, 0, None) * np.float32(0.006)
+    nose = capsule(at, scaled(NOSE[0], head), scaled(NOSE[1], head), NOSE_MM)
+    s.skin[:] = -smooth_least(-s.skin, -nose, 10.0)
 
 
 def paint_scalp_and_vault(hu: FloatArray, head: Head, grid: Grid, s: Surface) -> None:
@@ -237,6 +268,12 @@ def paint_scalp_and_vault(hu: FloatArray, head: Head, grid: Grid, s: Surface) ->
         grid: The voxels.
         s: Surfaces.
     """
+    for part in slabs(grid.shape):
+        _paint_outside(hu[part], head, grid, s.at_region(part))
+
+
+def _paint_outside(hu: FloatArray, head: Head, grid: Grid, s: Surface) -> None:
+    """The same for a block of slices."""
     width = grid.step_mm[2] + s.rise * np.float32(0.9 * grid.thickness_mm)  # edges fade where slices cut them flat
     inverse = 1 / width
 
@@ -273,10 +310,9 @@ class _Base:
         """Paint one rod ("rod": two ends, radii at the ends) or ellipsoid ("egg": centre in `points[0]`)."""
         a, b = (tuple(v * f for v, f in zip(p, self.scale, strict=True)) for p in points)
         r = tuple(v * self.scale[0] for v in radii)
-        reach = max(r) + 3 + MOST_BEND_MM
-        low, high = (tuple(f(u, v) + w for u, v in zip(a, b, strict=True)) for f, w in ((min, -reach), (max, reach)))
-        region = region_around(self.grid, _point(low), _point(high))
-        if any(part.stop <= part.start for part in region):
+        reach = max(r) + 0.5 * self.grid.soft_mm
+        region = rod_region(self.grid, _point(a), _point(b), reach, (MOST_BEND_MM, MOST_BEND_MM, MOST_BEND_MM))
+        if is_empty(region):
             return
         here = self.at.at(region)
         if shape == "rod":
@@ -309,10 +345,8 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
         s: Surfaces.
         rng: Source of chance.
     """
-    low = region_around(grid, (-130, -140, -400), (130, 140, BASE_MM + 4))
-    if any(part.stop <= part.start for part in low):
+    if is_empty(region_around(grid, (-130, -140, -400), (130, 140, BASE_MM + 4))):
         return
-    cells = noise(rng, hu[low].shape, grid.step_mm, 4.5)
     _soft_parts(hu, grid, s, rng)
     sideways = head.radii_mm[0] / 67
     base = _Base(hu, grid, s.bent, head.bone_hu, (sideways, head.radii_mm[1] / 84, sideways))
@@ -327,18 +361,21 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
         _frontal_sinus(hu, grid, s, forehead)
     for side, air in zip((-1.0, 1.0), mastoids, strict=True):
         if air > LEAST_AIR:
-            _mastoid(base, side, cells, air)
+            _mastoid(base, side, air, rng)
 
 
 def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator) -> None:
     """Fat planes between the muscles of neck and face, in place."""
     low = region_around(grid, (-130, -140, -400), (130, 140, FACE_MM))
-    if any(part.stop <= part.start for part in low):
+    if is_empty(low):
         return
-    planes = np.abs(noise(rng, hu[low].shape, grid.step_mm, 16))
-    fat = np.clip(0.9 - planes * 3.5, 0, 1) * soft(s.skin[low] - 6, 3) * soft(-s.depth[low] - 5, 3)
-    fat *= np.clip(0.6 + 0.5 * noise(rng, hu[low].shape, grid.step_mm, 25), 0, 0.85)
-    blend_in(hu[low], fat, FAT_HU)
+    shape = hu[low].shape
+    planes, much = noise(rng, shape, grid.step_mm, 16), noise(rng, shape, grid.step_mm, 25)
+    for part in slabs(shape):
+        block = region_in(low, part)
+        fat = np.clip(0.9 - np.abs(planes[part]) * 3.5, 0, 1) * np.clip(0.6 + 0.5 * much[part], 0, 0.85)
+        fat *= soft(s.skin[block] - 6, 3) * soft(-s.depth[block] - 5, 3)
+        blend_in(hu[block], fat, FAT_HU)
 
 
 def _side_bones(base: _Base, side: float) -> None:
@@ -419,10 +456,13 @@ def _frontal_sinus(hu: FloatArray, grid: Grid, s: Surface, wide: float) -> None:
     blend_in(hu[region], soft(inside, grid.soft_mm), -900.0)
 
 
-def _mastoid(base: _Base, side: float, cells: FloatArray, more: float) -> None:
+def _mastoid(base: _Base, side: float, more: float, rng: np.random.Generator) -> None:
     """Air cells in the mastoid and the lateral petrous bone."""
-    everything = region_around(base.grid, (-130, -140, -400), (130, 140, BASE_MM + 4))
-    here = base.at.at(everything)
-    inside = ellipsoid(here, (side * 57 * base.scale[0], 28 * base.scale[1], -42), (11, 12, 19))
-    share = np.clip((cells - np.float32(0.9 - 0.6 * more)) * 1.2, 0, 1) * soft(inside, 4.0)
-    blend_in(base.hu[everything], share, -800.0)
+    centre = (side * 57 * base.scale[0], 28 * base.scale[1], -42.0)
+    region = rod_region(base.grid, centre, centre, 0.0, (13 + MOST_BEND_MM, 14 + MOST_BEND_MM, 22 + MOST_BEND_MM))
+    if is_empty(region):
+        return
+    inside = ellipsoid(base.at.at(region), centre, (11, 12, 19))
+    cells = noise(rng, inside.shape, base.grid.step_mm, 4.5)
+    share = np.clip((cells - np.float32(0.9 - 0.6 * more)) * np.float32(1.2), 0, 1) * soft(inside, 4.0)
+    blend_in(base.hu[region], share, -800.0)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import paint_brain
 from triage.phantom.bleeding import SOLID, draw_plans, exclusive, fluid, match_density, paint_blood, solid
-from triage.phantom.fields import BoolArray, Grid, Region, coordinates, region_in, resample
+from triage.phantom.fields import BoolArray, Grid, Region, coordinates, region_in, resample, slabs
 from triage.phantom.hardware import Marks, draw_marks, paint_marks, streaks
 from triage.phantom.illness import Illness, draw_illness, paint_illness
 from triage.phantom.lesions import Shape
@@ -61,6 +61,8 @@ class Truth:
     mean_hu: float
     """Measured over its mask, away from bone, before photon noise, offset and gain; NaN where that is nothing."""
     chronic: bool
+    stage: str = "acute"
+    """Age of the blood, one of lesions.STAGES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +221,12 @@ def _finish(seed: int, spec: PhantomSpec, built: _Built, rng: np.random.Generato
         mask = built.mask(one) & (hu < BONE_EDGE_HU)
         masks[one.plan.label] |= mask
         volume = float(mask.sum()) * stack.voxel_ml
-        truths.append(Truth(one.plan.label, one.plan.variant, volume, mean, one.plan.chronic))
-    hu += photon_noise(shape, (stack.spacing_mm, pixel, pixel), scanner, stack.thickness_mm, rng)
-    hu = scaled_hu(hu, scanner)
-    stored = np.clip(np.rint(hu), HU_MIN, HU_MAX).astype(np.int16)
+        truths.append(Truth(one.plan.label, one.plan.variant, volume, mean, one.plan.chronic, one.plan.stage))
+    grain = photon_noise(shape, (stack.spacing_mm, pixel, pixel), scanner, stack.thickness_mm, rng)
+    stored = np.empty(shape, np.int16)
+    for part in slabs(shape):
+        grain[part] += hu[part]
+        stored[part] = np.clip(np.rint(scaled_hu(grain[part], scanner)), HU_MIN, HU_MAX)
     steps = accumulate([stack.spacing_mm] * (stack.n_slices - 1), initial=0.0)
     return PhantomStudy(
         seed=seed, spec=spec, hu=stored, masks=masks, positions_mm=tuple(steps), spacing_mm=(pixel, pixel),
