@@ -133,6 +133,7 @@ WIDE = Profile(
     p_falx_calcified=0.35,
     p_ganglia_calcified=0.15, p_cavum=0.12, p_infarct=0.15, p_white_disease=0.6, p_oedema=0.12, p_tumour=0.12, p_hair=0.7,
     p_tube=0.3, p_clip=0.08, p_shunt=0.07, p_craniotomy=0.1, p_motion=0.15,
+    p_more=0.35, p_hyperacute=0.2, p_fluid_level=0.12,
     p_scalp_swelling=0.2,
 )  # fmt: skip
 """Variety beyond reality, to train on (domain randomisation, Tobin 2017): no cue that only a phantom has may help."""

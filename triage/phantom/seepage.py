@@ -65,8 +65,8 @@ def subarachnoid(grid: Grid, brain: Brain, plan: Plan, rng: np.random.Generator)
         level += np.float32(25) * (at.x * np.float32(plan.side) < -2)  # the falx keeps it on one side
     widened = float(rng.uniform(1.6, 2.4))  # blood holds sulci open
     spaces = np.clip(brain.csf * np.float32(widened), 0, 1) * (1 - np.clip(brain.dura, 0, 1))
-    radius = reach(level, spaces > 0.5, plan.volume_ml, grid)
-    share: FloatArray = spaces * soft(radius - level, 4.0)
+    radius = reach(level, spaces > 0.6, plan.volume_ml, grid)
+    share: FloatArray = spaces * soft(radius - level, min(4.0, 1 + 2 * plan.volume_ml ** (1 / 3)))
     return share
 
 
