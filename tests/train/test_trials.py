@@ -26,7 +26,7 @@ from triage.train.assessed import assess, plain_volume
 from triage.train.cli import main
 from triage.train.errors_shown import MOST, Errors, ErrorShown
 from triage.train.pointing import Hit, hit_of, pointing
-from triage.train.trial_records import BANDS_ML, LARGE, Case, above, band_of, detections, notes
+from triage.train.trial_records import ALL, BANDS_ML, LARGE, Case, above, band_of, detections, notes, painted_areas
 from triage.train.trials import TrialsRequest, document_of, run_trials
 from triage.train.trials_page import write_trials
 from triage.train.trials_phantom import FIRST_SEEDS, PhantomSet, check_unseen
@@ -127,7 +127,7 @@ def test_everything_is_measured_written_and_told(keen: Path, head: Path, drawn: 
     assert ("phantoms, profile shifted", 4, 4) in told
     lines = trial_lines(found)
     assert not [line for line in lines if line.startswith("not measured")]
-    assert any("positive, so every study is found" in line for line in lines)
+    assert any("positive, so that rates by study say little" in line for line in lines)
     assert len(notes(found)) >= 5
     paths = write_trials(tmp_path / "report", found, errors)
     document = json.loads(paths[0].read_text())
@@ -192,6 +192,14 @@ def test_cases_are_counted_by_band() -> None:
     studies, slices, n = above(rows, 1.0)
     assert (studies.value, slices.value, n) == (2 / 3, 9 / 12, 3)
     assert band_of(1.0) == BANDS_ML[1]
+
+
+def test_painted_slices_are_held_against_the_same_slices_untouched() -> None:
+    lifted = Case("epidural", 9.0, True, 2, 1, 0.1, 0.1, (0.3, 0.9), (0.2, 0.1))
+    areas = painted_areas([lifted, Case("epidural", 0.5, False, 1, 0, p=(0.5,), p_before=(0.5,))])
+    assert (areas[LARGE].value, areas[LARGE].n, areas[LARGE].positives) == (1.0, 4, 2)
+    assert 0.5 < areas[ALL].value < 1.0
+    assert np.isnan(painted_areas([])[LARGE].value)
 
 
 def test_a_map_is_held_against_the_bleed() -> None:

@@ -51,6 +51,8 @@ class Case:
     """The same of the slices that show it, on average."""
     p: tuple[float, ...] = ()
     """P(any) of the slices that show it."""
+    p_before: tuple[float, ...] = ()
+    """The same slices of the untouched head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,12 @@ class ImplantTrial:
     """Why it was not possible; empty when it was."""
     untouched_p: float
     untouched_positive: bool
-    """Then every study is found, whatever was painted: only slices and changes tell something."""
+    """Then most studies are found, whatever was painted: only slices and changes tell something."""
     n: int
     no_room: int
     detections: tuple[Detection, ...]
     areas: dict[str, Area] = field(default_factory=dict)
-    """By what is counted: P(any) of slices with a painted bleed against that of the untouched head's slices."""
+    """By what is counted: P(any) of slices with a painted bleed against that of the same slices untouched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,22 +184,22 @@ def area(p: Floats, truth: Bools, groups: npt.NDArray[np.str_]) -> Area:
     return Area(auroc(p, truth), low, high, len(p), int(truth.sum()))
 
 
-def painted_areas(cases: Sequence[Case], untouched: Floats) -> dict[str, Area]:
-    """Slices with a painted bleed against the untouched head's, all of one head.
+def painted_areas(cases: Sequence[Case]) -> dict[str, Area]:
+    """Slices with a painted bleed against the same slices of the untouched head, so that only the bleed counts.
 
     Args:
-        cases: With `p`.
-        untouched: (n,) P(any) of the head's slices.
+        cases: With `p` and `p_before`.
 
     Returns:
-        By ALL and LARGE; resampled by painted bleed and untouched slice.
+        By ALL and LARGE; resampled by painted bleed.
     """
     areas = {}
     for name, least_ml in ((ALL, 0.0), (LARGE, LARGE_ML)):
         some = [c for c in cases if c.volume_ml >= least_ml]
-        p = np.concatenate([np.array([v for c in some for v in c.p]), untouched])
-        groups = [f"bleed {k}" for k, c in enumerate(some) for _ in c.p] + [f"slice {k}" for k in range(len(untouched))]
-        areas[name] = area(p, np.arange(len(p)) < len(p) - len(untouched), np.array(groups))
+        p = np.array([v for c in some for v in (*c.p, *c.p_before)])
+        truth = np.array([there for c in some for there in [True] * len(c.p) + [False] * len(c.p_before)], np.bool_)
+        groups = np.array([str(k) for k, c in enumerate(some) for _ in (*c.p, *c.p_before)], np.str_)
+        areas[name] = area(p, truth, groups)
     return areas
 
 
@@ -301,11 +303,11 @@ def _implant_note(t: ImplantTrial) -> str:
         return f"Bleeds painted into {t.name}: not possible ({t.reason})."
     large, slices, n = above(t.detections, LARGE_ML)
     all_found, _, total = above(t.detections, 0.0)
-    beware = " The untouched head is positive: studies are found whatever was painted." if t.untouched_positive else ""
+    beware = " The untouched head is positive, so that rates by study say little." if t.untouched_positive else ""
     return (
         f"Bleeds painted into the real head {t.name}: {share(all_found)} of {total} studies found; of 5 mL and more "
         f"{share(large)} of {n} by study, {share(slices)} of bleeding slices; their AUROC by slice against the "
-        f"untouched head's {told(t.areas[LARGE])}.{beware}"
+        f"same slices untouched {told(t.areas[LARGE])}.{beware}"
     )
 
 

@@ -108,9 +108,9 @@ def _implant(t: ImplantTrial) -> str:
     if t.reason:
         return f"<p>Not possible: {text(t.reason)}.</p>"
     untouched = f"The untouched head has P(any) {t.untouched_p:.3f}"
-    untouched += " and is positive: every study is found, whatever was painted." if t.untouched_positive else "."
+    untouched += " and is positive, so that rates by study say little." if t.untouched_positive else "."
     told = f"{t.n} bleeds, {t.no_room} of which had no room. {untouched} AUROC of slices with a painted bleed against "
-    told += "the untouched head's: " + "; ".join(f"{name} {_area(one)}" for name, one in t.areas.items()) + "."
+    told += "the same slices untouched: " + "; ".join(f"{name} {_area(one)}" for name, one in t.areas.items()) + "."
     return f"<p>{told}</p>{_detections(t.detections, changes=True)}"
 
 

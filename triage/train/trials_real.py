@@ -178,7 +178,7 @@ def implant_trial(
         cases.append(_case(pack, (head.name, volume, untouched), (label, seed, painted), errors))
     on_progress(f"bleeds in {head.name}", len(jobs), len(jobs))
     positive = is_present(pack.card, untouched.studies, ANY)
-    areas = painted_areas(cases, untouched.slices[ANY])
+    areas = painted_areas(cases)
     return ImplantTrial(
         head.name, "", untouched.studies[ANY], positive, len(jobs), no_room, detections(cases), areas
     )  # fmt: skip
@@ -221,7 +221,7 @@ def _case(pack: Pack, head: tuple[str, Volume, Assessed], made: tuple[str, int, 
     steps = np.gradient(np.array(volume.positions_mm)) if len(volume.positions_mm) > 1 else [volume.thickness_mm]
     volume_ml = float((area_mm2 * steps).sum()) / 1000
     p = said.slices[ANY][shown]
-    changes = p - untouched.slices[ANY][shown]
+    p_before = untouched.slices[ANY][shown]
     if shown.any():
         k = int(area_mm2.argmax())
         scores = {one: float(said.slices[one][k]) for one in LABELS}
@@ -230,5 +230,5 @@ def _case(pack: Pack, head: tuple[str, Volume, Assessed], made: tuple[str, int, 
     return Case(
         label, volume_ml, is_present(pack.card, said.studies, ANY), int(shown.sum()),
         int((p >= pack.card.thresholds.review).sum()), said.studies[ANY] - untouched.studies[ANY],
-        float(changes.mean()) if len(changes) else np.nan, tuple(p.tolist()),
+        float((p - p_before).mean()) if len(p) else np.nan, tuple(p.tolist()), tuple(p_before.tolist()),
     )  # fmt: skip

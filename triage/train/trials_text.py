@@ -66,11 +66,11 @@ def _negative(t: NegativeTrial) -> list[str]:
 def _implant(t: ImplantTrial) -> list[str]:
     if t.reason:
         return [f"bleeds painted into {t.name}: not possible, {t.reason}"]
-    beware = "; positive, so every study is found whatever was painted" if t.untouched_positive else ""
+    beware = "; positive, so that rates by study say little" if t.untouched_positive else ""
     return [
         f"bleeds painted into {t.name}: {t.n}, {t.no_room} without room; the untouched head has P(any) "
         f"{t.untouched_p:.3f}{beware}",
-        *(f"  AUROC of bleeding slices, {name}, against the untouched head's: {told(one)}, {one.positives} of {one.n}"
+        *(f"  AUROC of bleeding slices, {name}, against the same untouched: {told(one)}, {one.positives} of {one.n}"
           for name, one in t.areas.items()),
         *_detections(t.detections),
     ]  # fmt: skip
