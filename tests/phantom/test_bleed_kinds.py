@@ -194,3 +194,18 @@ def test_tiny_bleeds_are_small_and_never_denser_than_blood() -> None:
         for label, mask in study.masks.items():
             if mask.any() and label not in ("epidural", "subdural"):  # those lie in the glare of bone
                 assert np.quantile(study.hu[mask], 0.9) <= 87
+
+
+def test_a_deep_bleed_breaks_into_the_ventricle_beside_it(site: Site) -> None:
+    spec = PhantomSpec(subtypes=("intraparenchymal", "intraventricular"), profile=replace(PLAIN, p_breakthrough=1.0))
+    joined = [plans for seed in range(30) if (plans := draw_plans(spec, rng(seed)))[0].joined]
+    assert 4 < len(joined) < 25
+    assert all(deep.variant in ("ganglia", "thalamus") and deep.side == other.side for deep, other in joined)
+    never = replace(spec, profile=replace(PLAIN, p_breakthrough=0.0))
+    assert not any(plan.joined for seed in range(30) for plan in draw_plans(never, rng(seed)))
+    plan = Plan("intraparenchymal", "ganglia", 8.0, 50.0, 1.0)
+    reached = []
+    for one in (plan, replace(plan, joined=True)):
+        distance, _ = intraparenchymal(site.head, site.grid, site.surface, one, rng(2))
+        reached.append(float(site.surface.at.x[distance > 0].min()))
+    assert reached[1] < reached[0] - 2

@@ -41,6 +41,13 @@ MORE_KINDS = {
     bleeds.EPIDURAL: ("temporal", "parietal", "frontal"),
 }
 
+DENSE_HU = 95.0
+"""No blood is brighter: bone, metal, a tube or a streak."""
+
+DEEP = ("ganglia", "thalamus")
+DEEP_ML = 3.0
+"""A smaller deep bleed does not reach the ventricles."""
+
 CORE_HU = 85.0
 """Blood is hardly anywhere denser, so a small bleed's mean may stay below what was drawn."""
 
@@ -64,6 +71,8 @@ def draw_plans(spec: PhantomSpec, rng: np.random.Generator) -> list[Plan]:
     every = [bleeds.draw_plan(label, rng, spec.volume_ml, spec.p_tiny, profile) for label in SUBTYPES]
     plans = [replace(plan, number=i) for i, plan in enumerate(every) if plan.label in labels]
     chance, pick = rng.random(2), rng.random(3)
+    if chance[1] < profile.p_breakthrough:
+        plans = _joined(plans)
     more = [rng.random(4) for _ in range(MOST - 1)]
     hosts = [plan for plan in plans if _may_repeat(plan)]
     host = hosts[int(pick[0] * len(hosts))] if hosts else None
@@ -71,6 +80,15 @@ def draw_plans(spec: PhantomSpec, rng: np.random.Generator) -> list[Plan]:
         count = min(1 + int(pick[1] * MOST_MORE[host.label]), MOST - len(plans))
         plans += [_another(host, len(SUBTYPES) + i, more[i].tolist()) for i in range(count)]
     return plans
+
+
+def _joined(plans: list[Plan]) -> list[Plan]:
+    """The same bleeds, a deep one and blood in the ventricles being one that broke through."""
+    deep = [p for p in plans if p.label == bleeds.INTRAPARENCHYMAL and p.variant in DEEP and p.volume_ml > DEEP_ML]
+    within = [p for p in plans if p.label == bleeds.INTRAVENTRICULAR]
+    if not deep or not within:
+        return plans
+    return [replace(p, joined=True, side=deep[0].side) if p in deep + within else p for p in plans]
 
 
 def _may_repeat(plan: Plan) -> bool:
@@ -251,7 +269,7 @@ def _oedema(hu: FloatArray, site: Site, shape: Shape, brain: Brain, rng: np.rand
 def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Shape]) -> list[float]:
     """Shift each bleed so that its measured mean is what was drawn, partial volume or not, in place.
 
-    Voxels that the skull shines into are left out of the mean, as a reader would leave them out of a region.
+    Voxels that the skull or metal shines into are left out of the mean, as a reader would leave them out of a region.
 
     Args:
         hu: (n, rows, columns), blurred.
@@ -267,6 +285,8 @@ def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Sha
     for shape in shapes:
         box = _block(shape.share > 0, site, 4 * scanner.blur_mm + 2)
         mask = (shape.share[box] > 0.5) & (site.surface.depth[box] > bone_mm) if box else np.zeros(0, np.bool_)
+        if box is not None:
+            mask &= hu[box] < DENSE_HU
         if box is None or not mask.any():
             means.append(float("nan"))
             continue

@@ -60,6 +60,8 @@ class Plan:
     fluid_level: bool = False
     """Cells have settled: dense behind a sharp horizontal level, dark before it."""
     membranes: bool = False
+    joined: bool = False
+    """A deep bleed that has broken into the ventricle, and the blood in there."""
     number: int = 0
     """Tells the bleeds of one head apart: each has its own random stream."""
 

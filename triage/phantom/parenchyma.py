@@ -18,6 +18,7 @@ CENTRES: dict[str, tuple[Point, ...]] = {
     "thalamus": ((12, 12, 5),),
     "cerebellum": ((18, 46, -34), (24, 42, -30), (4, 50, -36)),
     "pons": ((1, 12, -32),),
+    "joined": ((22, -6, 10), (17, 12, 9), (20, 2, 11)),
     "frontal base": ((14, -52, -16), (22, -62, -8), (30, -48, -14), (16, -70, 6)),
     "temporal pole": ((38, -26, -28), (50, -14, -22), (56, 4, -18), (46, 8, -34)),
 }
@@ -33,7 +34,7 @@ def _centre(head: Head, plan: Plan, rng: np.random.Generator) -> Point:
     if plan.variant == "lobar":
         x, y, z = float(rng.uniform(22, 46)), float(rng.uniform(-56, 60)), float(rng.uniform(4, 52))
     else:
-        choices = CENTRES[plan.variant]
+        choices = CENTRES["joined" if plan.joined else plan.variant]
         x, y, z = choices[int(rng.random() * len(choices))]
         away = JITTER_MM.get(plan.variant, 4.0) * rng.uniform(-1, 1, 3)
         x, y, z = x + float(away[0]), y + 1.5 * float(away[1]), z + float(away[2])

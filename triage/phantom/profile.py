@@ -95,6 +95,8 @@ class Profile:
     """More bleeds of one subtype in a head."""
     p_pair: float = 0.25
     """A second subtype that often comes with the first, where the bleeds are left open."""
+    p_breakthrough: float = 0.6
+    """Of a deep bleed beside the ventricle that blood is in too."""
     p_hyperacute: float = 0.12
     """Blood that has clotted only in parts."""
     p_isodense: float = 0.07

@@ -89,7 +89,7 @@ def intraventricular(grid: Grid, brain: Brain, s: Surface, plan: Plan, rng: np.r
         level = 90 - downwards(grid, s.at) + np.float32(uneven) * (s.at.x * np.float32(plan.side) < 0)
         edge = 2.0
     else:
-        side = plan.side * 12
+        side = plan.side * (6 if plan.joined else 12)
         centre = {"third": (0.0, 2.0, -2.0), "fourth": (0.0, 34.0, -36.0)}.get(
             plan.variant, (side, float(rng.uniform(-25, 30)), 10.0)
         )
