@@ -9,16 +9,18 @@ import torch
 
 from triage.errors import DataError
 from triage.nn.architectures import build
+from triage.train.cache import open_cache
 from triage.train.lent import Pace, main, planned
 from triage.train.parcel import PARCEL, Base, assemble, write_parcel
 from triage.train.phantoms import write_phantoms
 from triage.train.recipes import overridden, recipe_named
-from triage.train.runs import BEST, Run, load_network, open_run, read_weights, write_run, write_weights
+from triage.train.runs import BEST, Run, load_network, open_run, open_run_cache, read_weights, write_run, write_weights
 
 BASE = Base(7, 1, 32)
 
 RECIPE = overridden(recipe_named("phantom-joint"), {
     "architecture": "resnet18", "preprocessing.resize_px": "32", "preprocessing.crop_px": "32", "fresh": "2",
+    "split": "image-random",
 })  # fmt: skip
 
 
@@ -65,6 +67,16 @@ def test_a_run_comes_home_in_parts(tmp_path: Path) -> None:
         assert torch.equal(wanted, after[key]), key
     with pytest.raises(DataError, match="holds a run already"):
         assemble([tmp_path / "one"], home)
+
+
+def test_more_phantoms_at_home_begin_with_those_of_the_lent_machine(tmp_path: Path) -> None:
+    there = made_run(tmp_path / "there")
+    write_parcel(there, BASE, tmp_path / "out")
+    run = assemble([tmp_path / "out"], (tmp_path / "run", tmp_path / "cache"), studies=2, workers=1)
+    cache, before = open_run_cache(run), open_cache(there.cache_folder)
+    assert (cache.manifest.n_studies, before.manifest.n_studies) == (2, 1)
+    assert cache.index.image[: len(before)].tolist() == before.index.image.tolist()
+    assert run.facts["split"]["train"]["studies"] == 2
 
 
 def test_what_was_damaged_or_is_of_other_phantoms_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -141,7 +140,7 @@ def fit(
     """Train one run. Several GPUs: torchrun --nproc-per-node N -m triage.train.cli fit ..."""
     from triage.nn.predict import pick_device
     from triage.train.cache import open_cache
-    from triage.train.fresh import Fresh, order_of
+    from triage.train.fresh import fresh_for
     from triage.train.learner import Start
     from triage.train.loop import FitOptions
     from triage.train.loop import fit as train
@@ -160,14 +159,12 @@ def fit(
     else:
         chosen, data = overridden(recipe_named(recipe), wanted), open_cache(cache)
     file = Path(pretrained) if pretrained not in ("", "none") else None
-    phantoms = Fresh(order_of(chosen, out / "fresh")) if chosen.fresh else nullcontext()
-    with Bar("steps") as bar, phantoms as fresh:
+    with Bar("steps") as bar, fresh_for(chosen, out) as fresh:
         options = FitOptions(
             device=pick_device(device), resume=resume, start=Start(file, pretrained_sha256, init),
             stop_after=stop_after, fresh=fresh, command=_command(), on_event=watch(bar),
         )  # fmt: skip
-        done = train(chosen, data, out, options)
-    facts = done.facts
+        facts = train(chosen, data, out, options).facts
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes speaks
     print(

@@ -77,13 +77,18 @@ def assemble(
     parts: Annotated[list[Path], typer.Argument(help="Folders that `python -m triage.train.lent` wrote as --out.")],
     run: Annotated[Path, typer.Option(help="Folder of the run to make.")],
     cache: Annotated[Path, typer.Option(help="Folder of its cache of phantoms; made where it is missing.")],
+    studies: Annotated[
+        int, typer.Option(min=0, help="Phantoms of that cache; more than there were: more to calibrate and test on.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
 ) -> None:
     """Make a run whole that was trained on a lent machine and came home in parts."""
     from triage.train.parcel import assemble as put_together
 
     with Bar("heads") as bar:
-        whole = put_together(parts, (run, cache), workers, lambda done, total: bar.update("generating", done, total))
+        whole = put_together(
+            parts, (run, cache), studies, workers, lambda done, total: bar.update("generating", done, total)
+        )
     facts = whole.facts
     print(f"{run}: {facts['epochs']} epochs, {facts['steps']} steps; weights of epoch {facts['best_epoch']}")
 

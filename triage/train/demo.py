@@ -1,7 +1,6 @@
 """A pack from nothing: phantoms -> run -> pack, measured on phantoms never trained on."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from triage.train.cache import Cache
 from triage.train.data import frame_of
 from triage.train.evaluate import Request, evaluate
 from triage.train.export import ExportRequest, export
-from triage.train.fresh import Fresh, order_of
+from triage.train.fresh import fresh_for
 from triage.train.loop import FitOptions, fit
 from triage.train.operating import Options
 from triage.train.phantoms import IMAGE_PX, PhantomData, spec_of, write_phantoms
@@ -116,8 +115,7 @@ def _run(request: DemoRequest, recipe: Recipe, cache: Cache, bar: Bar) -> Run:
     begun = (folder / RECIPE).exists()
     if begun and open_run(folder).facts["finished"]:
         return open_run(folder)
-    order = order_of(recipe, request.work / "fresh")
-    with Fresh(order, request.workers) if recipe.fresh else nullcontext() as fresh:
+    with fresh_for(recipe, request.work, request.workers) as fresh:
         options = FitOptions(device=pick_device("auto"), resume=begun, command=request.command, on_event=watch(bar),
                              fresh=fresh)  # fmt: skip
         return fit(recipe, cache, folder, options)

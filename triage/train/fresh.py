@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -172,6 +173,20 @@ class Fresh:
                 self._process.join()
             self._process = None
         shutil.rmtree(self.order.folder, ignore_errors=True)
+
+
+def fresh_for(recipe: Recipe, folder: Path, workers: int = 0) -> AbstractContextManager[Fresh | None]:
+    """What makes the phantoms of a recipe; nothing where it trains on the cache alone.
+
+    Args:
+        recipe: Any.
+        folder: Gets a folder "fresh" for the epochs' caches.
+        workers: Processes; 0: one a core but one.
+
+    Returns:
+        To be entered.
+    """
+    return Fresh(order_of(recipe, folder / "fresh"), workers) if recipe.fresh else nullcontext()
 
 
 def _folder(order: Order, epoch: int) -> Path:

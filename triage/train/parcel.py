@@ -10,7 +10,7 @@ stays behind; its seeds make it anew.
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from triage.train.data import frame_of
 from triage.train.phantoms import PhantomData, inputs_of, spec_of, write_phantoms
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, FACTS, METRICS, RECIPE, Run, load_network, open_run, read_weights, write_weights
+from triage.train.splits import describe, parts_of, split_hash
 
 PARCEL = "parcel.json"
 
@@ -109,7 +110,7 @@ def _groups(weights: dict[str, torch.Tensor]) -> list[list[str]]:
 
 
 def assemble(
-    folders: Sequence[Path], into: tuple[Path, Path], workers: int = 0,
+    folders: Sequence[Path], into: tuple[Path, Path], studies: int = 0, workers: int = 0,
     on_study: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Run:  # fmt: skip
     """Make a run whole from the parts that came home; its cache is made anew from its seeds.
@@ -117,6 +118,8 @@ def assemble(
     Args:
         folders: Where the parts and documents lie, in any order; documents may be there twice.
         into: Folder of the run to make; and that of its cache, which is made where it is not there already.
+        studies: Phantoms of the cache, if more than the lent machine had: the first are the same and no part of the
+            split by patient loses one, so there is more to calibrate and to test on. 0: as many as there.
         workers: Processes that make phantoms; 0: one a core.
         on_study: Told how many phantoms are there, of how many.
 
@@ -147,6 +150,7 @@ def assemble(
         raise DataError(
             f"the run is of phantoms of version {parcel.get('phantom')}, this is version {VERSION}; use that one"
         )
+    data = replace(base, studies=max(studies, base.studies)).data(there.recipe)
     made = write_phantoms(cache, data, workers, on_study)
     run.mkdir(parents=True, exist_ok=True)
     write_weights(run / BEST, weights, epoch)
@@ -176,6 +180,8 @@ def _weights(files: dict[str, Path], entries: Sequence[dict[str, Any]]) -> dict[
 def _facts(there: Run, cache: Cache) -> dict[str, Any]:
     """Facts of the run with the cache as it lies here; pixels may differ in a bit between processors, seeds do not."""
     away = {key: there.facts[key] for key in ("cache", "manifest_sha256")}
+    parts = parts_of(there.recipe, cache.index)
     return there.facts | {
-        "cache": str(cache.folder.resolve()), "manifest_sha256": cache.identity, "trained_on": away,
+        "cache": str(cache.folder.resolve()), "manifest_sha256": cache.identity, "source": cache.manifest.source,
+        "split": describe(parts, cache.index), "split_sha256": split_hash(parts, cache.index), "trained_on": away,
     }  # fmt: skip
