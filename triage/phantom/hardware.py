@@ -10,6 +10,7 @@ from triage.phantom.profile import Profile
 from triage.phantom.scalp import (
     HEART,
     around,
+    bone_share,
     direction,
     dot,
     fill_air,
@@ -32,6 +33,7 @@ ANEURYSMS: tuple[Point, ...] = (
 """Where they sit on the circle of Willis: anterior communicating, carotid, middle cerebral and basilar arteries."""
 
 STREAK_REACH_MM = 100.0
+RAYS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def draw_marks(rng: np.random.Generator, profile: Profile) -> Marks:
     chance, value = rng.random(7), rng.random(8)
     return Marks(
         ears=bool(chance[0] < profile.p_ears),
-        hair_mm=float((2 + 10 * value[0] ** 2) * (chance[1] < profile.p_hair)),
+        hair_mm=float((2 + 7 * value[0] ** 2) * (chance[1] < profile.p_hair)),
         swelling_mm=float((2.5 + 11 * value[1]) * (chance[2] < profile.p_scalp_swelling)),
         craniotomy=("gap" if value[2] < 0.3 else "flap") if chance[3] < profile.p_craniotomy else "",
         shunt_hu=float((150 + 250 * value[3]) * (chance[4] < profile.p_shunt)),
@@ -136,13 +138,12 @@ def _shunt(hu: FloatArray, site: Site, value: float, rng: np.random.Generator) -
     way: Point = (float(away[0]) / length, float(away[1]) / length, float(away[2]) / length)
     if bored := _rod(site, tip, far, 5.0):
         region, distance = bored
-        bone = soft(-s.vault[region] + 1, 1.5) * soft(s.vault[region] + np.float32(head.skull_mm + 0.5), 1.5)
-        blend_in(hu[region], bone * soft(distance, 1.5), 20.0)
+        blend_in(hu[region], bone_share(hu, site, region) * soft(distance, 1.5), 20.0)
     if rod := _rod(site, tip, far, radius):
         region, distance = rod
         under = soft(s.skin[region] - np.float32(0.5 * head.scalp_mm), site.grid.soft_mm)
         blend_in(hu[region], _thin(site, distance, radius) * under, value)
-    out = outwards(site, tip, way, head.skull_mm + 2.0)
+    out = outwards(site, tip, way, 2.0)
     if valve and out:
         dot(hu, site, out, (5.0, 7.0, 3.2), float(rng.uniform(150, 900)))
         dot(hu, site, (out[0], out[1] + 5, out[2] - 3), (1.8, 1.8, 1.8), 2400.0)
@@ -162,7 +163,7 @@ def _line(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
         _hollow(hu, site, path, (2.6, 1.4))
     elif kind < 0.65:
         radius = 3.5 + 3.5 * size
-        spot = outwards(site, HEART, way, head.skull_mm + head.scalp_mm + 1.0)
+        spot = outwards(site, HEART, way, head.scalp_mm + 1.0)
         region = around(site, spot, radius + 3) if spot else None
         if spot and region is not None:
             skin = site.surface.skin[region]
@@ -258,18 +259,18 @@ def streaks(hu: FloatArray, grid: Grid, metal: FloatArray | None, rng: np.random
 
 def _rays(x: FloatArray, y: FloatArray, area_mm2: float, rng: np.random.Generator) -> FloatArray:
     """HU of a star of rays about (0, 0); every line is bright or dark and fades with distance."""
-    size = float(min(np.sqrt(area_mm2), 9.0))
+    size = float(min(np.sqrt(area_mm2), 5.0))
     r = np.sqrt(x * x + y * y) + np.float32(1)
     fade = 1 / (1 + (r / np.float32(8 + 3 * size)) ** 2)
     slow = 1 / (1 + r / np.float32(5 + size))
     total: FloatArray = np.zeros_like(r)
     first = float(rng.uniform(0, np.pi))
-    for i in range(14):
-        angle = first + np.pi * (i + float(rng.uniform(-0.35, 0.35))) / 14
-        level, wide = float(rng.normal(0, 45)) * size, float(rng.uniform(0.5, 1.6)) + 0.12 * size
+    for i in range(RAYS):
+        angle = first + np.pi * (i + float(rng.uniform(-0.35, 0.35))) / RAYS
+        level, wide = float(rng.normal(0, 30)) * size, float(rng.uniform(0.5, 1.4)) + 0.12 * size
         across = np.abs(x * np.float32(np.sin(angle)) - y * np.float32(np.cos(angle)))
         ray: FloatArray = 1 - across / (np.float32(wide) + np.float32(0.03) * r)
         np.add(total, np.float32(level) * np.clip(ray, 0, 1), out=total)
-    total *= np.maximum(fade, np.float32(0.35) * slow)
-    total -= np.float32(14 * size) * fade
+    total *= np.maximum(fade, np.float32(0.25) * slow)
+    total -= np.float32(9 * size) * fade
     return total

@@ -102,6 +102,12 @@ class _Block:
     """Share of its tissue that is white matter."""
 
 
+def _clear_of_bone(hu: FloatArray) -> FloatArray:
+    """1 in brain, 0 where bone shares a voxel: its edge is not painted twice."""
+    clear: FloatArray = np.clip((110 - hu) * np.float32(1 / 40), 0, 1)
+    return clear
+
+
 def _block(hu: FloatArray, site: Site, brain: Brain, centre: Point, reach_mm: float) -> _Block | None:
     """The block round a point of the undeformed brain; None where it lies outside the stack."""
     head = site.head
@@ -109,7 +115,8 @@ def _block(hu: FloatArray, site: Site, brain: Brain, centre: Point, reach_mm: fl
     region = around(site, (x, y, z), 1.12 * reach_mm + 8)
     if region is None:
         return None
-    inside, fluid = brain.inside[region] * (1 - brain.dura[region]), brain.csf[region]
+    inside = brain.inside[region] * (1 - brain.dura[region]) * _clear_of_bone(hu[region])
+    fluid = brain.csf[region]
     tissue = np.clip(inside - fluid - brain.ventricle[region], 0, 1)
     contrast = head.grey_hu - head.white_hu
     white = np.clip((np.float32(head.grey_hu - 0.3 * contrast) - hu[region]) * np.float32(2.5 / contrast), 0, 1)
@@ -282,7 +289,7 @@ def _meningioma(hu: FloatArray, site: Site, brain: Brain, radius: float, rng: np
         return
     at = s.at.at(region)
     inside = _ragged(site, ellipsoid(at, centre, (radius, radius, radius)), 0.5, child)
-    room = brain.inside[region] * (1 - brain.ventricle[region])
+    room = brain.inside[region] * (1 - brain.ventricle[region]) * _clear_of_bone(hu[region])
     halo = soft(inside + np.float32(0.6 * radius * float(child.random())), 5) * room * (1 - brain.csf[region])
     blend_in(hu[region], halo * (1 - brain.dura[region]), float(child.uniform(19, 26)))
     cleft = soft(1.2 - np.abs(inside + 1), grid.soft_mm) * room  # fluid between lump and brain

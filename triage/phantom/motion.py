@@ -35,7 +35,7 @@ def moved(hu: FloatArray, grid: Grid, motion_mm: float, rng: np.random.Generator
     way = np.array([np.sin(angle), np.cos(angle)]) * (motion_mm / grid.step_mm[2])
     out = hu.copy()
     for k in range(first, first + length):
-        ghost, lag = float(rng.uniform(0.1, 0.5)), float(rng.uniform(0.4, 1.0))
+        ghost, lag = float(rng.uniform(0.2, 0.5)), float(rng.uniform(0.5, 1.0))
         turn = float(np.deg2rad(TURN_DEG * motion_mm * rng.normal(0, 0.5)))
         here = _turned(hu[k], STEP_SHARE * way, STEP_SHARE * turn)
         there = _turned(hu[k], lag * way, lag * turn)

@@ -1,5 +1,7 @@
 """What lies on the skull and what surgeons leave there: hair, ears, swelling, bone flaps and gaps; nothing inside."""
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,7 +16,7 @@ from triage.phantom.fields import (
     smooth_step,
     soft,
 )
-from triage.phantom.skull import AIR_HU, FAT_HU, MUSCLE_HU, SKIN_HU, Site, scaled
+from triage.phantom.skull import FAT_HU, MUSCLE_HU, SKIN_HU, Site, scaled
 from triage.records import FloatArray
 
 HEART: Point = (0.0, 5.0, 8.0)
@@ -44,13 +46,13 @@ def direction(rng: np.random.Generator, azimuth_deg: tuple[float, float], height
 
 
 def outwards(site: Site, start: Point, way: Point, above_mm: float) -> Point | None:
-    """Where a ray comes through the vault.
+    """Where a ray comes out of the vault.
 
     Args:
         site: The head.
         start: Inside the head.
         way: Unit vector.
-        above_mm: How far outside the inner table to stop.
+        above_mm: How far above the outer table to stop.
 
     Returns:
         The point; None where that is not in the stack.
@@ -62,13 +64,28 @@ def outwards(site: Site, start: Point, way: Point, above_mm: float) -> Point | N
     index = np.rint(index + (np.array(site.grid.shape)[:, None] - 1) / 2.0).astype(int)
     held = ((index >= 0) & (index < np.array(site.grid.shape)[:, None])).all(axis=0)
     i, j, k = np.where(held, index, 0)
-    out: BoolArray = np.asarray(held & (site.surface.vault[i, j, k] < -above_mm))
+    out: BoolArray = np.asarray(held & (_above_bone(site, (i, j, k)) > above_mm))
     before: BoolArray = np.asarray(held & ~out)
     crossing = np.flatnonzero(out[1:] & before[:-1])
     if crossing.size == 0:
         return None
     mm = float(reach[crossing[0] + 1])
     return (start[0] + way[0] * mm, start[1] + way[1] * mm, start[2] + way[2] * mm)
+
+
+def _above_bone(site: Site, where: Any) -> FloatArray:
+    """Height above the outer table in mm, at an index or region."""
+    height: FloatArray = -site.surface.vault[where] - site.surface.bone[where]
+    return height
+
+
+def bone_share(hu: FloatArray, site: Site, region: Region) -> FloatArray:
+    """Share of each voxel of a region that is bone of the vault, by its place and density."""
+    s = site.surface
+    place = soft(3 - _above_bone(site, region), 2) * soft(8 - s.vault[region], 2)
+    blood = 50 + 16 * np.clip(s.vault[region], 0, 2.5)  # what is no denser may be blood, the more the deeper it lies
+    share: FloatArray = place * np.clip((hu[region] - blood) * np.float32(1 / 50), 0, 1)
+    return share
 
 
 def around(site: Site, centre: Point, reach_mm: float) -> Region | None:
@@ -116,26 +133,26 @@ def paint_hair(hu: FloatArray, site: Site, hair_mm: float, rng: np.random.Genera
     """
     s = site.surface
     bun, pins = rng.random() < 0.25, rng.random() < 0.15
-    band = np.nonzero((s.skin < 1) & (s.skin > -1.9 * hair_mm))
+    band = np.nonzero((s.skin < 1) & (s.skin > -1.5 * hair_mm - 1))
     skin, x, y, z = (values[band] for values in (s.skin, s.at.x, s.at.y, s.at.z))
-    thick = np.float32(hair_mm) * np.clip(0.75 + 0.5 * grain(rng, (x, y, z), (28, 28, 28)), 0.15, 1.8)
+    thick = np.float32(hair_mm) * np.clip(0.75 + 0.3 * grain(rng, (x, y, z), (30, 30, 30)), 0.15, 1.5)
     thick *= 1 - np.float32(0.6) * smooth_step((y - 55) / 25)  # the head lies on it
     grown = soft(z - 50 + np.float32(0.6) * (y + 90), 12)  # forehead, temples and nape are bare
-    share = soft(thick + skin, 2.0) * grown * soft(-skin, site.grid.soft_mm)
+    share = soft(thick + skin, 2.0) * grown * _airy(hu[band])
     strands = np.clip(0.55 + 0.5 * grain(rng, (x, y, z), (1.6, 1.6, 5.0)), 0, 1)
     fill = np.float32(HAIR_HU[0]) + strands * np.float32(HAIR_HU[1] - HAIR_HU[0])
     hu[band] += share * strands * (fill - hu[band])
     if bun:
         _bun(hu, site, rng)
     for way in [direction(rng, (-60, 80), (5, 60)) for _ in range(5)] if pins else []:
-        if point := outwards(site, HEART, way, site.head.skull_mm + site.head.scalp_mm + 0.5 * hair_mm):
+        if point := outwards(site, HEART, way, site.head.scalp_mm + 0.5 * hair_mm):
             dot(hu, site, point, (0.9, 3.0, 1.5), float(rng.uniform(900, 2600)))
 
 
 def _bun(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
     head = site.head
     radius = float(rng.uniform(14, 26))
-    spot = outwards(site, HEART, direction(rng, (70, 90), (5, 55)), head.skull_mm + head.scalp_mm + 0.5 * radius)
+    spot = outwards(site, HEART, direction(rng, (70, 90), (5, 55)), head.scalp_mm + 0.5 * radius)
     region = around(site, spot, radius + 3) if spot else None
     if spot is None or region is None:
         return
@@ -143,7 +160,7 @@ def _bun(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
     turns = grain(rng, (at.x, at.y, at.z), (2.2, 2.2, 4.0))
     inside = ellipsoid(at, spot, (radius, 0.7 * radius, radius)) + turns * np.float32(1.5)
     fill = -480 + np.clip(turns, -1.5, 1.5) * np.float32(170)
-    blend_in(hu[region], soft(inside, 4) * soft(-site.surface.skin[region], site.grid.soft_mm), fill)
+    blend_in(hu[region], soft(inside, 4) * _airy(hu[region]), fill)
 
 
 def dot(hu: FloatArray, site: Site, centre: Point, radii: Point, value: float) -> None:
@@ -163,7 +180,7 @@ def paint_ears(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
         site: The head.
         rng: Source of chance.
     """
-    lean, tall = float(rng.uniform(0.15, 0.7)), float(rng.uniform(24, 32))
+    lean, tall = float(rng.uniform(0.05, 0.4)), float(rng.uniform(24, 32))
     wide = site.head.radii_mm[0] + site.head.skull_mm + site.head.scalp_mm
     middle = scaled((0, 19, -46), site.head)
     for side in (-1.0, 1.0):
@@ -173,10 +190,10 @@ def paint_ears(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
         at, skin = site.surface.at.at(region), site.surface.skin[region]
         across, up = (at.y - middle[1]) / 17, (at.z - middle[2]) / tall
         rim = (1 - np.sqrt(across * across + up * up)) * 17
-        stand = np.float32(2 + 12 * lean) + np.float32(lean) * (at.y - middle[1])
-        curl = np.clip(2.6 - np.abs(rim - 2), 0, 2.6) * np.float32(0.5)
-        leaf = np.minimum(1.5 + curl - np.abs(skin + np.maximum(stand, 1)), rim)
-        share = soft(leaf, site.grid.soft_mm) * soft(-skin, site.grid.soft_mm)
+        stand = 2 + np.float32(lean) * (at.y - np.float32(middle[1] - 14))
+        curl = np.clip(2.5 - np.abs(rim - 3), 0, 1.6)
+        leaf = np.minimum(1.6 + curl - np.abs(skin + np.maximum(stand, 1.5)), rim)
+        share = soft(leaf, site.grid.soft_mm) * _airy(hu[region])
         blend_in(hu[region], share * (at.x * np.float32(side) > 0), 20.0)
 
 
@@ -192,7 +209,7 @@ def paint_swelling(hu: FloatArray, site: Site, swelling_mm: float, rng: np.rando
     head, s = site.head, site.surface
     way, radius = direction(rng, (-85, 85), (-5, 55)), float(rng.uniform(18, 48))
     value, firm = float(rng.uniform(*SWELLING_HU)), float(rng.uniform(0.6, 1.0))
-    spot = outwards(site, HEART, way, head.skull_mm)
+    spot = outwards(site, HEART, way, 0.0)
     region = around(site, spot, radius + 4) if spot else None
     if spot is None or region is None:
         return
@@ -201,7 +218,7 @@ def paint_swelling(hu: FloatArray, site: Site, swelling_mm: float, rng: np.rando
     near = away(site, region, spot) / (radius * (1 + np.float32(0.1) * np.clip(wave, -2, 2)))
     bump = smooth_step(1.25 * (1 - near)) * np.float32(swelling_mm)
     below = s.skin[region] + bump
-    out = soft(-s.vault[region] - np.float32(head.skull_mm), width)
+    out = soft(_above_bone(site, region), width)
     lifted = out * soft(bump - 0.3, 0.6)
     texture = np.float32(value) + wave * 6
     skin = np.where(below < 2, np.float32(SKIN_HU), np.float32(FAT_HU) + smooth_step(bump / 4) * np.float32(70 * firm))
@@ -223,19 +240,18 @@ def paint_craniotomy(hu: FloatArray, site: Site, gap: bool, rng: np.random.Gener
     radius = 38 + 24 * share_of if gap else 20 + 26 * share_of
     cut_mm, bulge_mm = float(rng.uniform(0.9, 2.4)), float(rng.uniform(0, 7)) * gap
     turns = [float(rng.uniform(0, 1) + i) for i in range(int(rng.integers(3, 6)))]
-    spot = outwards(site, HEART, way, 0.5 * head.skull_mm)
+    spot = outwards(site, HEART, way, -0.5 * head.skull_mm)
     region = around(site, spot, radius + 8) if spot else None
     if spot is None or region is None:
         return
     at, width = s.at.at(region), site.grid.soft_mm
     reach = away(site, region, spot) + np.clip(grain(rng, (at.x, at.y, at.z), (26, 26, 26)), -2, 2) * np.float32(2.5)
-    bone = soft(s.vault[region] + np.float32(head.skull_mm + 1), width) * soft(0.8 - s.vault[region], width)
+    bone = bone_share(hu, site, region)
     if gap:
-        gone = soft(radius - reach, 2.0)
-        blend_in(hu[region], bone * gone, float(rng.uniform(30, 42)))
-        lift = np.clip(1 - reach / np.float32(radius), 0, 1) * np.float32(bulge_mm)
-        below = s.skin[region] + lift
-        fresh = soft(below, width) * soft(-s.vault[region] - np.float32(head.skull_mm), width) * soft(lift - 0.2, 0.4)
+        lift = smooth_step(1.4 * (1 - reach / np.float32(radius))) * np.float32(bulge_mm)
+        below, over = s.skin[region] + lift, soft(_above_bone(site, region), width)
+        fresh = soft(below, width) * over * smooth_step(lift / 2)
+        blend_in(hu[region], bone * soft(radius - reach, 2.0), float(rng.uniform(30, 42)))
         blend_in(hu[region], fresh, np.where(below < 2.5, np.float32(SKIN_HU), np.float32(MUSCLE_HU - 14)))
         return
     saw = soft(0.5 * cut_mm - np.abs(reach - radius), width) * np.float32(min(1.0, 1.4 * cut_mm / width))
@@ -256,16 +272,20 @@ def _plate(hu: FloatArray, site: Site, axis: tuple[Point, Point], polar: tuple[f
     out /= np.sqrt((out * out).sum())
     to = (float(out[0]), float(out[1]), float(out[2]))
     value, bored = float(rng.uniform(1400, 3000)), rng.random() < 0.6
-    hole = outwards(site, HEART, to, 0.5 * site.head.skull_mm)
+    hole = outwards(site, HEART, to, -0.5 * site.head.skull_mm)
     region = around(site, hole, 8) if hole and bored else None
     if hole and region is not None:
-        s = site.surface
-        bone = soft(s.vault[region] + np.float32(site.head.skull_mm + 1), 1.5) * soft(0.8 - s.vault[region], 1.5)
-        blend_in(hu[region], bone * soft(5.5 - away(site, region, hole), 1.5), 20.0)
-    if plate := outwards(site, HEART, to, site.head.skull_mm + 0.8):
+        blend_in(hu[region], bone_share(hu, site, region) * soft(5.5 - away(site, region, hole), 1.5), 20.0)
+    if plate := outwards(site, HEART, to, 0.8):
         dot(hu, site, plate, (2.2, 2.2, 2.2), value)
+
+
+def _airy(hu: FloatArray) -> FloatArray:
+    """1 in air, 0 where half a voxel or more is something else."""
+    air: FloatArray = np.clip((-500 - hu) * np.float32(1 / 500), 0, 1)
+    return air
 
 
 def fill_air(hu: FloatArray, region: Region, share: AnyField, value: float) -> None:
     """Paint only where there is air, in place."""
-    blend_in(hu[region], share * np.clip((-300 - hu[region]) * np.float32(-1 / (AIR_HU + 300)), 0, 1), value)
+    blend_in(hu[region], share * _airy(hu[region]), value)

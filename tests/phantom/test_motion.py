@@ -1,0 +1,56 @@
+"""A moving head shows twice in some slices, and moves no truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from triage.phantom import USUAL, PhantomSpec, generate
+from triage.phantom.fields import Grid
+from triage.phantom.motion import moved
+from triage.records import SUBTYPES, FloatArray
+
+GRID = Grid((12, 64, 64), (5.0, 2.0, 2.0), 5.0, np.eye(3), np.zeros(3))
+
+
+def rng(seed: int = 1) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def disc() -> FloatArray:
+    y, x = np.mgrid[-31.5:32, -31.5:32]
+    image = np.where(x * x + y * y < 400, 40, -1000).astype(np.float32)
+    return np.repeat(image[None], 12, axis=0)
+
+
+def test_no_motion_is_the_same_array() -> None:
+    still = disc()
+    assert moved(still, GRID, 0.0, rng()) is still
+
+
+def test_some_slices_move_in_one_block_and_show_twice() -> None:
+    still = disc()
+    out = moved(still, GRID, 5.0, rng())
+    touched = np.flatnonzero((out != still).any(axis=(1, 2)))
+    assert 1 <= touched.size < 12
+    assert np.array_equal(touched, np.arange(touched[0], touched[-1] + 1))
+    edge = out[touched[0]]
+    assert ((edge > -900) & (edge < -50)).sum() > 40  # ghosts beside the contour
+    assert out.min() >= -1000
+    assert out.max() <= 40
+
+
+@pytest.mark.parametrize("n_slices", [1, 2])
+def test_short_stacks_can_move(n_slices: int) -> None:
+    assert moved(disc()[:n_slices], GRID, 3.0, rng()).shape == (n_slices, 64, 64)
+
+
+def test_motion_leaves_the_truth_alone() -> None:
+    spec = PhantomSpec(size_px=96, n_slices=10, subtypes=("intraparenchymal",), volume_ml=(20, 20))
+    still = generate(3, replace(spec, profile=replace(USUAL, p_motion=0.0)))
+    shaken = generate(3, replace(spec, profile=replace(USUAL, p_motion=1.0)))
+    assert shaken.scanner.motion_mm > 0
+    assert not np.array_equal(still.hu, shaken.hu)
+    for label in SUBTYPES:
+        both = still.masks[label] & shaken.masks[label]
+        assert both.sum() >= 0.9 * still.masks[label].sum()
