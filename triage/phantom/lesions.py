@@ -1,13 +1,13 @@
 """Bleeds as drawn, and the shapes of those between bone and brain: epidural and subdural; what moves the brain."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from triage.phantom.anatomy import STILL, Deformation
 from triage.phantom.density import mean_hu, measured_ml
-from triage.phantom.fields import AnyField, BoolArray, Coordinates, Grid, noise
+from triage.phantom.fields import AnyField, BoolArray, Coordinates, Grid, Point, noise, region_around
 from triage.phantom.profile import USUAL, Head, Profile
 from triage.phantom.skull import Surface
 from triage.records import SUBTYPES, FloatArray
@@ -44,6 +44,12 @@ GLARE_MM = 1.0
 """So near to bone nothing is outlined: it does not count towards a volume."""
 
 FAR = np.float32(-99.0)
+
+SIDES: tuple[tuple[Point, Point], tuple[Point, Point]] = (
+    ((-100.0, -125.0, -80.0), (6.0, 125.0, 110.0)),
+    ((-6.0, -125.0, -80.0), (100.0, 125.0, 110.0)),
+)
+"""Corners of a box round the right and the left half of any cranial cavity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +266,7 @@ def subdural(head: Head, grid: Grid, s: Surface, plan: Plan, rng: np.random.Gene
         arc = float(np.clip((plan.volume_ml * 1000 / (0.6 * np.pi * thickest)) ** 0.5, 9, 95))
         share = (_away(head, s.at, towards, float(rng.uniform(1.0, 1.35))) * np.float32(1 / arc)) ** 2
         profile = np.clip(1 - share if plan.chronic else 1 - share * share, 0, None)  # old ones bulge
-        profile *= 1 + np.float32(0.15) * noise(rng, grid.shape, grid.step_mm, 30)
+        profile *= 1 + np.float32(0.15) * noise(rng, s.depth.shape, grid.step_mm, 30)
         level = s.depth / (profile + np.float32(1e-3))
         allowed = (s.depth > 0) & (own_side > 0) & (level < 45) & (profile > 0.02) & (s.tentorium > 0)
         thick = reach(level, allowed & (s.depth > GLARE_MM), plan.volume_ml, grid) * profile
@@ -297,11 +303,18 @@ def outside_brain(
         Signed distance in mm, positive inside, and the mass effect.
     """
     make: Callable[..., FloatArray] = epidural if plan.label == EPIDURAL else subdural
-    distance = make(head, grid, s, plan, rng)
+    region = region_around(grid, *SIDES[plan.side > 0])
+    if any(part.stop <= part.start for part in region):
+        return np.full(grid.shape, FAR, np.float32), STILL
+    here = replace(s, at=s.at.at(region), depth=s.depth[region], tentorium=s.tentorium[region])
+    found = make(head, grid, here, plan, rng)
+    distance = np.full(grid.shape, FAR, np.float32)
+    distance[region] = found
     shift = -plan.side * min(plan.volume_ml * 0.1 * float(rng.uniform(0.4, 1.5)), 14.0)
     if plan.variant in ("interhemispheric", "tentorial", "occipital"):
         return distance, Deformation(0.0, shift * 0.2, (0.0, 0.0, 0.0), 0.0)
-    inward = np.clip(distance + np.clip(s.depth, 0, None), 0, 40) * (s.depth > -2)
+    inward = np.zeros(grid.shape, np.float32)
+    inward[region] = np.clip(found + np.clip(here.depth, 0, None), 0, 40) * (here.depth > -2)
     return distance, Deformation(inward, shift, (0.0, 0.0, 0.0), 0.0)
 
 
