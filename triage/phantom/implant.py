@@ -29,6 +29,10 @@ CANVAS_HU = 64.0
 CLEAR_HU = (90.0, 170.0)
 """Bone begins to show: between these the bleed fades."""
 
+SKULL_HU = 220.0
+SKULL_MM2 = 250.0
+"""Denser connected pixels of such an area are skull, and keep their values."""
+
 AIR_HU = (-60.0, -20.0)
 """Likewise air and fat."""
 
@@ -104,6 +108,7 @@ def _fitted(recipient: Recipient, plan: Plan, chance: _Chance) -> tuple[Shape, D
     """The shape on the working grid, resized until its voxels hold the wanted volume; None where it has no place."""
     site, brain = recipient.site, recipient.brain
     wanted, asked = plan.volume_ml, plan.volume_ml
+    short, long = 0.0, np.inf
     best: tuple[float, Shape, Deformation] | None = None
     for _ in range(FITS):
         one = replace(plan, volume_ml=asked)
@@ -118,7 +123,9 @@ def _fitted(recipient: Recipient, plan: Plan, chance: _Chance) -> tuple[Shape, D
             best = (off, Shape(replace(one, volume_ml=wanted), shape.share), changes[0])
         if off < 0.05:
             break
-        asked *= float(np.clip(wanted / max(held, 0.1 * wanted), 0.4, 2.5))
+        short, long = (max(short, asked), long) if held < wanted else (short, min(long, asked))
+        step = float(np.clip(wanted / max(held, 0.1 * wanted), 0.4, 2.5))
+        asked = float(np.sqrt(short * long)) if short and np.isfinite(long) else asked * step
     return (best[1], best[2]) if best is not None and best[0] <= 2 * NEAR else None
 
 
@@ -149,9 +156,9 @@ def _painted(recipient: Recipient, fitted: tuple[Shape, Deformation], chance: _C
     mean = _matched(recipient, hu, share, plan)
     mask &= ndimage.gaussian_filter(hu, (0, 1, 1)) < BONE_EDGE_HU
     cells = mask.sum(axis=(1, 2)) * recipient.cell_mm
-    volume = float(cells.sum()) * recipient.pixel_mm2 / 1000
+    volume = float(cells.sum() * recipient.pixel_mm2) / 1000
     stored = np.clip(np.rint(hu), HU_MIN, HU_MAX).astype(np.int16)
-    return Implanted(stored, mask, Truth(plan.label, plan.variant, volume, mean, plan.chronic))
+    return Implanted(stored, mask, Truth(plan.label, plan.variant, volume, mean, plan.chronic, plan.stage))
 
 
 def _pushed(recipient: Recipient, change: Deformation) -> FloatArray:
@@ -174,7 +181,7 @@ def _pushed(recipient: Recipient, change: Deformation) -> FloatArray:
         v += fade * (sin * dx[box] + cos * dy[box]) / np.float32(recipient.frame.spacing_mm[0])
         u += fade * (cos * dx[box] - sin * dy[box]) / np.float32(recipient.frame.spacing_mm[1])
         moved = ndimage.map_coordinates(hu[index], np.stack([v, u]), order=3, mode="nearest")
-        hu[index][box] = np.where(fade > 0, moved, hu[index][box])
+        hu[index][box] = np.where((fade > 0) & ~_skull(recipient, int(index))[box], moved, hu[index][box])
     return hu
 
 
@@ -229,15 +236,26 @@ def _clear(recipient: Recipient, plane: FloatArray) -> FloatArray:
     smooth = ndimage.gaussian_filter(plane, [0.5 / s for s in recipient.frame.spacing_mm])
     bone = (np.float32(CLEAR_HU[1]) - smooth) * np.float32(1 / (CLEAR_HU[1] - CLEAR_HU[0]))
     air = (smooth - np.float32(AIR_HU[0])) * np.float32(1 / (AIR_HU[1] - AIR_HU[0]))
-    return np.clip(np.minimum(bone, air), 0, 1)
+    share: FloatArray = np.clip(np.minimum(bone, air), 0, 1)
+    share[plane > SKULL_HU] = 0
+    return share
+
+
+def _skull(recipient: Recipient, index: int) -> BoolArray:
+    """Pixels of one slice that belong to bone, not to a calcification within the brain."""
+    names, _ = ndimage.label(recipient.hu[index] > SKULL_HU)
+    sizes = np.bincount(names.ravel()) * recipient.pixel_mm2
+    sizes[0] = 0
+    large: BoolArray = (sizes > SKULL_MM2)[names]
+    return large
 
 
 def _grain(recipient: Recipient, rng: np.random.Generator) -> FloatArray:
     """Noise like the head's own: as strong, and linked from pixel to pixel as much."""
     grain: FloatArray = rng.standard_normal(recipient.hu.shape, dtype=np.float32)
     for axis, step in zip((1, 2), recipient.frame.spacing_mm, strict=True):
-        grain = ndimage.gaussian_filter1d(grain, recipient.scanner.blur_mm / step, axis=axis, truncate=3.0)
-    grain *= np.float32(recipient.scanner.noise_hu / float(grain.std(dtype=np.float64)))
+        grain = ndimage.gaussian_filter1d(grain, recipient.grain_mm / step, axis=axis, truncate=3.0)
+    grain *= (recipient.noise_hu / np.float32(grain.std(dtype=np.float64)))[:, None, None]
     return grain
 
 
@@ -252,7 +270,7 @@ def _matched(recipient: Recipient, hu: FloatArray, share: FloatArray, plan: Plan
     mask = inner if inner.sum() >= 0.2 * mask.sum() else mask
     mean = float(hu[mask].mean(dtype=np.float64))
     own = float(share[mask].mean(dtype=np.float64))
-    core = float(np.percentile(hu[mask], 90)) - recipient.scanner.noise_hu
+    core = float(np.percentile(hu[mask], 90)) - float(recipient.noise_hu.mean())
     change = float(np.clip((plan.mean_hu - mean) / max(own, 0.4), -25, min(25.0, max(CORE_HU - core, 0.0))))
     hu += np.float32(change) * share
     return float(hu[mask].mean(dtype=np.float64))

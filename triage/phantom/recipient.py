@@ -1,4 +1,4 @@
-"""A real head as the lesion code sees one: where its cavity, its fluid and its axes lie; paints nothing, reads no file."""
+"""A real head as the lesion code sees it: where its cavity, its fluid and its axes lie; paints and reads nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,32 +8,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from triage.phantom.anatomy import Brain
+from triage.phantom.cavity import LEAST_SLICES, depth_below, find_cavity, within
 from triage.phantom.fields import BoolArray, Coordinates, Grid, capsule, coordinates, soft
-from triage.phantom.profile import USUAL, Head, Scanner, draw_head, draw_scanner
+from triage.phantom.profile import USUAL, Head, draw_head
 from triage.phantom.skull import Site, Surface
 from triage.records import FloatArray
-
-BONE_HU = 280.0
-"""What is brighter, averaged over a millimetre, is skull."""
-
-TISSUE_HU = (-5.0, 95.0)
-"""Brain, fluid and blood, averaged over a few millimetres; fat, air and bone lie outside."""
-
-GAP_MM = 5.0
-"""Gaps of the skull up to twice this are closed."""
-
-NECK_MM = 4.0
-"""What hangs on the brain by less than twice this is no part of the cavity: orbits, foramina."""
-
-ENCLOSED_SIDES = 7
-"""Of eight; the anterior and middle fossae open towards orbit and sinuses in low slices."""
-
-LEAST_CAVITY_ML = 400.0
-LEAST_SLICES = 6
-LEAST_AREA_MM2 = 500.0
-"""A slice with less cavity is left out."""
-
-CRUMB_MM2 = 120.0
 
 SULCUS_MM2 = 14
 """A sulcus seen in cross section is no smaller."""
@@ -46,6 +25,9 @@ STEP_MM = 3.0
 """The working grid is no coarser across the slices."""
 
 MARGIN_MM = 12.0
+
+NOISE_LAGS = (1, 2)
+"""Pixels between the points of second differences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +63,7 @@ class Frame:
         ])  # fmt: skip
 
     def plane(self, index: int, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-        """x and y in mm of every pixel of one slice.
+        """Coordinates x and y in mm of every pixel of one slice.
 
         Args:
             index: Slice.
@@ -110,8 +92,10 @@ class Recipient:
     """(m,): the real slice that each slice of the working grid stands for."""
     cell_mm: npt.NDArray[np.float64]
     """(n,): height of the head that each real slice stands for; 0 outside the working grid."""
-    scanner: Scanner
-    """Noise and point spread as measured."""
+    noise_hu: FloatArray
+    """(n,): standard deviation of each slice's noise."""
+    grain_mm: float
+    """Blur of white noise that looks like it."""
     brain_hu: float
     csf_hu: float
 
@@ -150,14 +134,14 @@ def recipient(
     cell = _cells(positions)
     small, factor = _reduced(hu, spacing_mm)
     step = (spacing_mm[0] * factor, spacing_mm[1] * factor)
-    cavity = _cavity(small, step, cell)
+    cavity = find_cavity(small, step, cell)
     frame, half = _frame(small, cavity, positions, (spacing_mm, factor))
     radii, frame = _radii(cavity, frame, half)
     head = _head(radii)
     grid, nearest = _grid(frame, cavity, cell, thickness_mm, radii)
     at = coordinates(grid)
     work, inside = _worked(hu, cavity, frame, (at, nearest), factor)
-    depth = _depth(inside, grid, nearest, frame.positions_mm - frame.level_mm)
+    depth = depth_below(inside, grid, nearest, frame.positions_mm - frame.level_mm)
     depth = np.where(inside, np.maximum(depth, np.float32(0.3)), np.minimum(depth, np.float32(-0.3)))
     incline = np.float32(0.42) * np.abs(at.x) + np.float32(0.26) * np.clip(at.y - 22, 0, None)
     skin = depth + np.float32(head.skull_mm + head.scalp_mm)
@@ -170,8 +154,8 @@ def recipient(
     brain, brain_hu, csf_hu = _brain(work, inside, site)
     used = np.zeros_like(cell)
     used[np.unique(nearest)] = cell[np.unique(nearest)]
-    scanner = _scanner(work, site, brain, (hu, frame, nearest))
-    return Recipient(hu, frame, site, brain, nearest, used, scanner, brain_hu, csf_hu)
+    noise_hu, grain_mm = _noise(work, site, brain, (hu, frame, nearest))
+    return Recipient(hu, frame, site, brain, nearest, used, noise_hu, grain_mm, brain_hu, csf_hu)
 
 
 def _cells(positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -187,88 +171,6 @@ def _reduced(hu: FloatArray, spacing_mm: tuple[float, float]) -> tuple[FloatArra
     n, rows, columns = (hu.shape[0], hu.shape[1] // factor, hu.shape[2] // factor)
     blocks = hu[:, : rows * factor, : columns * factor].reshape(n, rows, factor, columns, factor)
     return blocks.mean(axis=(2, 4), dtype=np.float32), factor
-
-
-def _disk(radius_mm: float, step: tuple[float, float]) -> BoolArray:
-    r, c = (int(radius_mm / s) for s in step)
-    v, u = np.arange(-r, r + 1)[:, None] * step[0], np.arange(-c, c + 1)[None, :] * step[1]
-    disk: BoolArray = (v * v + u * u <= radius_mm**2)[None]
-    return disk
-
-
-def _within(mask: BoolArray, mm: float, step: tuple[float, float]) -> BoolArray:
-    """In-plane dilation by a distance (mm > 0) or erosion (mm < 0)."""
-    out = np.empty_like(mask)
-    for k, plane in enumerate(mask):
-        grow = mm > 0
-        if not plane.any():
-            out[k] = False
-            continue
-        away = ndimage.distance_transform_edt(~plane if grow else plane, sampling=step)
-        out[k] = away <= mm if grow else away > -mm
-    return out
-
-
-def _cavity(hu: FloatArray, step: tuple[float, float], cell: npt.NDArray[np.float64]) -> BoolArray:
-    """Voxels within the skull, (n, rows, columns)."""
-    bone = hu > BONE_HU
-    if bone.sum() * step[0] * step[1] * float(np.median(cell)) < 50_000:
-        raise ValueError("no skull: too little is as dense as bone")
-    pad = int(GAP_MM / min(step)) + 2
-    padded = np.pad(bone, ((0, 0), (pad, pad), (pad, pad)))
-    ring = _within(_within(padded, GAP_MM, step), -GAP_MM, step) | padded
-    filled = np.stack([ndimage.binary_fill_holes(plane) for plane in ring])[:, pad:-pad, pad:-pad]
-    filled |= _enclosed(ring[:, pad:-pad, pad:-pad])
-    smooth = ndimage.gaussian_filter(hu, (0, 1.5 / step[0], 1.5 / step[1]))
-    tissue = (smooth > TISSUE_HU[0]) & (hu < BONE_HU) & (hu > -60)
-    core = _within(filled & tissue & (smooth < 150), -NECK_MM, step)
-    names, count = ndimage.label(core)
-    if count == 0:
-        raise ValueError("no cavity: the skull is not closed round any brain")
-    sizes = np.bincount(names.ravel())
-    sizes[0] = 0
-    kept = names == int(sizes.argmax())
-    cavity = _within(kept, NECK_MM + 0.7 * max(step), step) & filled & (hu < BONE_HU)
-    cavity &= (cavity.sum(axis=(1, 2)) * step[0] * step[1] >= LEAST_AREA_MM2)[:, None, None]
-    cavity = np.stack([_whole(plane, step) & (h < BONE_HU) for plane, h in zip(cavity, hu, strict=True)])
-    volume = float((cavity.sum(axis=(1, 2)) * cell).sum()) * step[0] * step[1] / 1000
-    if volume < LEAST_CAVITY_ML:
-        raise ValueError(f"no cavity: only {volume:.0f} mL lie within the skull")
-    if int(cavity.any(axis=(1, 2)).sum()) < LEAST_SLICES:
-        raise ValueError("no cavity: too few slices show it")
-    return cavity
-
-
-def _whole(plane: BoolArray, step: tuple[float, float]) -> BoolArray:
-    """A slice's cavity without holes and without the crumbs that air cells leave."""
-    names, _ = ndimage.label(plane)
-    sizes = np.bincount(names.ravel()) * step[0] * step[1]
-    sizes[0] = 0
-    filled: BoolArray = ndimage.binary_fill_holes((sizes >= CRUMB_MM2)[names])
-    return filled
-
-
-def _enclosed(bone: BoolArray) -> BoolArray:
-    """Where bone lies on all but one of eight sides in the plane: fossae whose ring the slice leaves open."""
-    sides = np.zeros(bone.shape, np.int8)
-    for flip in (slice(None), slice(None, None, -1)):
-        sides[:, flip] += np.logical_or.accumulate(bone[:, flip], axis=1)
-        sides[:, :, flip] += np.logical_or.accumulate(bone[:, :, flip], axis=2)
-        for move in (-1, 1):
-            seen, flipped = bone[:, flip].copy(), sides[:, flip]
-            for row in range(1, bone.shape[1]):
-                seen[:, row] |= _moved(seen[:, row - 1], move)
-            flipped += seen
-    return sides >= ENCLOSED_SIDES
-
-
-def _moved(line: BoolArray, by: int) -> BoolArray:
-    out = np.zeros_like(line)
-    if by > 0:
-        out[:, 1:] = line[:, :-1]
-    else:
-        out[:, :-1] = line[:, 1:]
-    return out
 
 
 def _frame(
@@ -324,9 +226,7 @@ def _unit(degrees: float) -> tuple[float, float]:
     return float(np.cos(np.deg2rad(degrees))), float(np.sin(np.deg2rad(degrees)))
 
 
-def _radii(
-    cavity: BoolArray, frame: Frame, half: tuple[float, float]
-) -> tuple[tuple[float, float, float], Frame]:
+def _radii(cavity: BoolArray, frame: Frame, half: tuple[float, float]) -> tuple[tuple[float, float, float], Frame]:
     """Half axes of the cavity; the level of z = 0 follows from its top."""
     rx, ry = half
     area = cavity.sum(axis=(1, 2))
@@ -396,42 +296,13 @@ def _worked(
     return out, inside
 
 
-def _depth(
-    inside: BoolArray, grid: Grid, nearest: npt.NDArray[np.int64], z_of: npt.NDArray[np.float64]
-) -> FloatArray:
-    """Signed depth below the inner table in mm; outlines are interpolated between real slices first."""
-    first = [int(np.flatnonzero(nearest == i)[0]) for i in np.unique(nearest)]
-    flat = np.stack([_signed(inside[k], grid.step_mm[1:]) for k in first])
-    known = z_of[np.unique(nearest)]
-    n = grid.shape[0]
-    z = grid.origin_mm[2] + (np.arange(n) - (n - 1) / 2) * grid.step_mm[0]
-    between = np.clip(np.interp(z, known, np.arange(len(known))), 0, max(len(known) - 1, 0))
-    low = np.minimum(between.astype(int), max(len(known) - 2, 0))
-    part = (between - low).astype(np.float32)[:, None, None]
-    outline = flat[low] * (1 - part) + flat[np.minimum(low + 1, len(known) - 1)] * part
-    mask = np.pad(outline > 0, ((0, 1), (0, 0), (0, 0)))  # closed above, open below
-    near = ndimage.distance_transform_edt(mask, sampling=grid.step_mm)[:-1]
-    far = ndimage.distance_transform_edt(~mask, sampling=grid.step_mm)[:-1]
-    half = 0.5 * WORK_MM
-    depth = np.where(mask[:-1], near - half, half - far).astype(np.float32)
-    smoothed: FloatArray = ndimage.gaussian_filter(depth, (0, 1.0, 1.0))
-    return smoothed
-
-
-def _signed(mask: BoolArray, step: tuple[float, float]) -> FloatArray:
-    if not mask.any():
-        return np.full(mask.shape, -50, np.float32)
-    near = ndimage.distance_transform_edt(mask, sampling=step)
-    signed: FloatArray = (near - ndimage.distance_transform_edt(~mask, sampling=step)).astype(np.float32)
-    return signed
-
-
 def _central(at: Coordinates) -> FloatArray:
     """Signed distance to where ventricles may be, in the average head; positive inside."""
     squat = Coordinates(np.abs(at.x), at.y, at.z)
     rods = (((6, -42, 2), (8, -8, 14), 15), ((8, -8, 14), (20, 34, 16), 15), ((20, 34, 12), (22, 42, 9), 6),
             ((22, 36, 4), (30, 8, -10), 8), ((0, -8, -6), (0, 14, 0), 7), ((0, 33, -16), (0, 36, -44), 9))  # fmt: skip
-    return np.maximum.reduce([capsule(squat, a, b, (float(r), float(r))) for a, b, r in rods])
+    inside: FloatArray = np.maximum.reduce([capsule(squat, a, b, (float(r), float(r))) for a, b, r in rods])
+    return inside
 
 
 def _brain(work: FloatArray, inside: BoolArray, site: Site) -> tuple[Brain, float, float]:
@@ -455,12 +326,12 @@ def _brain(work: FloatArray, inside: BoolArray, site: Site) -> tuple[Brain, floa
     sizes = np.bincount(names.ravel(), minlength=count + 1) * grid.voxel_ml
     sizes[0] = 0
     large = sizes >= 0.3
-    room = ndimage.binary_dilation(large[names], iterations=2, structure=_disk(1.5, (1.0, 1.0)))
+    room = ndimage.binary_dilation(large[names], iterations=2, structure=np.ones((1, 3, 3)))
     ventricle = fluid * room
-    broad = _within(_within(wet & ~room, -4.0, (WORK_MM, WORK_MM)), 6.0, (WORK_MM, WORK_MM))
+    broad = within(within(wet & ~room, -4.0, (WORK_MM, WORK_MM)), 6.0, (WORK_MM, WORK_MM))
     basal = (at.z < 2) & (at.z > -32) & (np.abs(at.x) < 24) & (at.y > -36) & (at.y < 34)
     scar = broad & ~basal & (s.depth > 3)  # wide and dark but neither sulcus nor cistern: an old infarct
-    csf = np.maximum(fluid * ((s.depth < 26) | basal), _sulci(smooth, s, inside, fluid_hu)) * (1 - room) * ~scar
+    csf = np.maximum(fluid * ((s.depth < 10) | basal), _sulci(smooth, s, inside, fluid_hu)) * (1 - room) * ~scar
     csf *= soft(s.depth - np.float32(0.5), 1.5)
     share = soft(s.depth, grid.soft_mm) * inside
     nothing = np.zeros_like(share)
@@ -472,9 +343,9 @@ def _sulci(hu: FloatArray, s: Surface, inside: BoolArray, fluid_hu: float) -> Fl
     brain = (inside & (hu > 0) & (hu < 60) & (s.depth > 1)).astype(np.float32)
     sums = [ndimage.gaussian_filter(a, (0, 5.0, 5.0)) for a in (hu * brain, brain)]
     around = sums[0] / np.maximum(sums[1], np.float32(0.05))
-    below = around - np.float32(3.5) - hu
+    below = around - np.float32(4.5) - hu
     share: FloatArray = np.clip(below / np.maximum(0.7 * (around - fluid_hu), 8), 0, 1).astype(np.float32)
-    share *= soft(20 - s.depth, 4.0) * inside
+    share *= soft(26 - s.depth, 4.0) * inside
     for plane in share:  # grains of noise
         names, _ = ndimage.label(plane > 0.25)
         sizes = np.bincount(names.ravel())
@@ -482,33 +353,39 @@ def _sulci(hu: FloatArray, s: Surface, inside: BoolArray, fluid_hu: float) -> Fl
     return share
 
 
-def _scanner(
+def _noise(
     work: FloatArray, site: Site, brain: Brain, real: tuple[FloatArray, Frame, npt.NDArray[np.int64]]
-) -> Scanner:
-    """Noise in even brain tissue, and how far it reaches: what stands in for the scanner's kernel."""
+) -> tuple[FloatArray, float]:
+    """Noise of each slice in even tissue (HU), and the blur of white noise that would look like it (mm).
+
+    Second differences along rows see neither brightness nor slopes; at two distances they tell strength from grain.
+    """
     hu, frame, nearest = real
-    spreads, links = [], []
+    spreads = np.full((len(hu), 2), np.nan)
     for index in np.unique(nearest):
         k = int(np.flatnonzero(nearest == index)[0])
-        calm = (site.surface.depth[k] > 10) & (brain.csf[k] + brain.ventricle[k] < 0.05) & (work[k] < 60)
-        if calm.sum() < 1500:
-            continue
+        calm = (site.surface.depth[k] > 8) & (brain.csf[k] + brain.ventricle[k] < 0.1) & (np.abs(work[k] - 28) < 18)
         x, y = frame.plane(int(index), (hu.shape[1], hu.shape[2]))
         where = np.stack([y + (site.grid.shape[1] - 1) / 2, x + (site.grid.shape[2] - 1) / 2])
         here = ndimage.map_coordinates(calm.astype(np.float32), where, order=1) > 0.99
-        rough = hu[index] - ndimage.gaussian_filter(hu[index], [2.5 / s for s in frame.spacing_mm])
-        both = here[:, 1:] & here[:, :-1]
-        if both.sum() < 500:
-            continue
-        a, b = rough[:, 1:][both], rough[:, :-1][both]
-        spreads.append(1.05 * float(np.median(np.abs(rough[here]))) / 0.6745)
-        links.append(float((a * b).mean(dtype=np.float64) / max(float((a * a).mean(dtype=np.float64)), 1e-6)))
-    noise_hu = float(np.median(spreads)) if spreads else 3.0
-    link = float(np.clip(np.median(links), 0.02, 0.97)) if links else 0.5
-    reach = frame.spacing_mm[1] * float(np.sqrt(-0.25 / np.log(link)))  # white noise blurred so far has this link
-    values = {name: getattr(_USUAL_SCANNER, name) for name in Scanner.__slots__}
-    values.update(noise_hu=noise_hu, blur_mm=float(np.clip(reach, 0.2, 1.5)), sharpness=0.3, motion_mm=0.0)
-    return Scanner(**values)
+        for i, lag in enumerate(NOISE_LAGS):
+            bend = (hu[index, :, : -2 * lag] - 2 * hu[index, :, lag:-lag] + hu[index, :, 2 * lag :])[
+                here[:, lag:-lag] & here[:, : -2 * lag] & here[:, 2 * lag :]
+            ]
+            if bend.size >= 200:
+                most = 6 * float(np.median(np.abs(bend))) + 1
+                spreads[index, i] = float(bend[np.abs(bend) < most].std(dtype=np.float64)) / 6**0.5
+    if not np.isfinite(spreads).all(axis=1).any():
+        return np.full(len(hu), 3.0, np.float32), 0.5
+    ratio = float(np.nanmedian(spreads[:, 0] / spreads[:, 1]))
+    sigmas = np.arange(0.25, 1.6, 0.02)
+    seen = [_bending(float(s), NOISE_LAGS[0], frame) / _bending(float(s), NOISE_LAGS[1], frame) for s in sigmas]
+    blur_mm = float(sigmas[int(np.abs(np.array(seen) - ratio).argmin())])
+    level = spreads[:, 1] / _bending(blur_mm, NOISE_LAGS[1], frame)
+    return np.where(np.isfinite(level), level, np.nanmedian(level)).astype(np.float32), blur_mm
 
 
-_USUAL_SCANNER = draw_scanner(np.random.Generator(np.random.PCG64(0)), USUAL)
+def _bending(blur_mm: float, lag: int, frame: Frame) -> float:
+    """What a second difference sees of white noise so blurred, as a share of its standard deviation."""
+    far = (lag * frame.spacing_mm[1] / (2 * blur_mm)) ** 2
+    return float(np.sqrt(1 - 4 / 3 * np.exp(-far) + 1 / 3 * np.exp(-4 * far)))
