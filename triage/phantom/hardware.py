@@ -80,8 +80,22 @@ def draw_marks(rng: np.random.Generator, profile: Profile) -> Marks:
     )
 
 
+def paint_surgery(hu: FloatArray, site: Site, marks: Marks, rng: np.random.Generator) -> None:
+    """A flap or a gap in the skull, in place.
+
+    Args:
+        hu: (n, rows, columns), with brain, but before blood, which may be as dense as the edge of bone.
+        site: The head.
+        marks: What there is.
+        rng: Source of chance.
+    """
+    sawn = rng.spawn(1)[0]
+    if marks.craniotomy:
+        paint_craniotomy(hu, site, marks.craniotomy == "gap", sawn)
+
+
 def paint_marks(hu: FloatArray, site: Site, marks: Marks, rng: np.random.Generator) -> FloatArray | None:
-    """Everything a head carries, in place.
+    """Everything else that a head carries, in place.
 
     Args:
         hu: (n, rows, columns), with brain and blood.
@@ -92,15 +106,13 @@ def paint_marks(hu: FloatArray, site: Site, marks: Marks, rng: np.random.Generat
     Returns:
         Share of each voxel that is metal; None where there is none.
     """
-    ear, hair, swollen, sawn, drained, lined, clipped = rng.spawn(7)
+    ear, hair, swollen, drained, lined, clipped = rng.spawn(6)
     if marks.ears:
         paint_ears(hu, site, ear)
     if marks.hair_mm:
         paint_hair(hu, site, marks.hair_mm, hair)
     if marks.swelling_mm:
         paint_swelling(hu, site, marks.swelling_mm, swollen)
-    if marks.craniotomy:
-        paint_craniotomy(hu, site, marks.craniotomy == "gap", sawn)
     if marks.shunt_hu:
         _shunt(hu, site, marks.shunt_hu, drained)
     for _ in range(marks.tubes):

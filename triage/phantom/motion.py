@@ -1,4 +1,4 @@
-"""A head that moves during the scan: double contours, smear and steps between slices; truth stays where it was."""
+"""A head that moves during the scan: double contours and steps between slices; truth stays where it was."""
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,8 @@ def moved(hu: FloatArray, grid: Grid, motion_mm: float, rng: np.random.Generator
         turn = float(np.deg2rad(TURN_DEG * motion_mm * rng.normal(0, 0.5)))
         here = _turned(hu[k], STEP_SHARE * way, STEP_SHARE * turn)
         there = _turned(hu[k], lag * way, lag * turn)
-        halfway = _turned(hu[k], (0.5 * lag) * way, 0.5 * lag * turn)
-        smear = np.float32(0.4 * ghost)
-        out[k] = here * (1 - np.float32(ghost)) + there * (np.float32(ghost) - smear) + halfway * smear
+        here += np.float32(ghost) * (there - here)
+        out[k] = here
     return out
 
 

@@ -80,11 +80,10 @@ def _above_bone(site: Site, where: Any) -> FloatArray:
 
 
 def bone_share(hu: FloatArray, site: Site, region: Region) -> FloatArray:
-    """Share of each voxel of a region that is bone of the vault, by its place and density."""
+    """Share of each voxel of a region that is bone of the vault, by its place and density; blood beside it would count as its edge."""
     s = site.surface
-    place = soft(3 - _above_bone(site, region), 2) * soft(8 - s.vault[region], 2)
-    blood = 50 + 16 * np.clip(s.vault[region], 0, 2.5)  # what is no denser may be blood, the more the deeper it lies
-    share: FloatArray = place * np.clip((hu[region] - blood) * np.float32(1 / 50), 0, 1)
+    place = soft(3 - _above_bone(site, region), 2) * soft(6 - s.vault[region], 2)
+    share: FloatArray = place * np.clip((hu[region] - 42) * np.float32(1 / 30), 0, 1)
     return share
 
 
@@ -133,13 +132,14 @@ def paint_hair(hu: FloatArray, site: Site, hair_mm: float, rng: np.random.Genera
     """
     s = site.surface
     bun, pins = rng.random() < 0.25, rng.random() < 0.15
-    band = np.nonzero((s.skin < 1) & (s.skin > -1.5 * hair_mm - 1))
+    bare = s.at.z + np.float32(0.6) * s.at.y < -10  # forehead, temples and nape
+    band = np.nonzero((s.skin < 1) & (s.skin > -1.5 * hair_mm - 1) & ~bare)
     skin, x, y, z = (values[band] for values in (s.skin, s.at.x, s.at.y, s.at.z))
     thick = np.float32(hair_mm) * np.clip(0.75 + 0.3 * grain(rng, (x, y, z), (30, 30, 30)), 0.15, 1.5)
     thick *= 1 - np.float32(0.6) * smooth_step((y - 55) / 25)  # the head lies on it
-    grown = soft(z - 50 + np.float32(0.6) * (y + 90), 12)  # forehead, temples and nape are bare
+    grown = soft(z + 4 + np.float32(0.6) * y, 12)
     share = soft(thick + skin, 2.0) * grown * _airy(hu[band])
-    strands = np.clip(0.55 + 0.5 * grain(rng, (x, y, z), (1.6, 1.6, 5.0)), 0, 1)
+    strands = rng.random(z.shape, dtype=np.float32)
     fill = np.float32(HAIR_HU[0]) + strands * np.float32(HAIR_HU[1] - HAIR_HU[0])
     hu[band] += share * strands * (fill - hu[band])
     if bun:

@@ -10,7 +10,7 @@ from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import paint_brain
 from triage.phantom.bleeding import SOLID, draw_plans, exclusive, fluid, match_density, paint_blood, solid
 from triage.phantom.fields import BoolArray, Grid, Region, coordinates, region_in, resample, slabs
-from triage.phantom.hardware import Marks, draw_marks, paint_marks, streaks
+from triage.phantom.hardware import Marks, draw_marks, paint_marks, paint_surgery, streaks
 from triage.phantom.illness import Illness, draw_illness, paint_illness
 from triage.phantom.lesions import Shape
 from triage.phantom.motion import moved
@@ -168,6 +168,7 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     paint_scalp_and_vault(hu, head, near, outer.surface)
     paint_base_and_face(hu, head, near, outer.surface, rng["base"])
     brain = paint_brain(hu[cavity], head, site.grid, site.surface, (rng["brain"], bleeds.together(changes)))
+    paint_surgery(hu, outer, marks, rng["marks"])
     paint_illness(hu[cavity], site, brain, illness, rng["illness"])
     shapes += fluid(site, [p for p in plans if p.label not in SOLID], brain, rng["lesion"])
     shapes = exclusive(shapes, brain)
@@ -180,7 +181,7 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     harden(hu[cavity], site.grid, site.surface, scanner, rng["scan"])
     streaks(hu, near, metal, rng["marks"])
     means = match_density(hu[cavity], site, scanner, shapes)
-    whole = moved(whole, grid, scanner.motion_mm, rng["motion"])
+    hu[:] = moved(hu, near, scanner.motion_mm, rng["motion"])
     told, where = list(zip(shapes, means, strict=True)), region_in(around, cavity)
     built = _Built(head, scanner, (marks, illness), stack, whole, told, where)
     return _finish(seed, spec, built, rng["noise"])
