@@ -5,15 +5,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from triage.phantom import SHIFTED, USUAL, PhantomSpec, PhantomStudy, Profile, generate
+from triage.phantom import SHIFTED, USUAL, WIDE, PhantomSpec, PhantomStudy, Profile, generate
 from triage.phantom.bleeding import draw_plans
-from triage.phantom.fields import Grid, coordinates, noise, region_around, resample, soft_slab
+from triage.phantom.fields import (
+    SLAB_VOXELS,
+    Grid,
+    capsule,
+    coordinates,
+    is_empty,
+    noise,
+    region_around,
+    resample,
+    rod_region,
+    slabs,
+    soft_slab,
+)
 from triage.phantom.profile import draw_head
 from triage.phantom.scanner import photon_noise
+from triage.phantom.skull import cavity_region, head_region, surface
 from triage.records import FloatArray
 
 STILL_HEAD = replace(USUAL, turn_deg=0.01, nod_deg=(0, 0), bumps_mm=(0.8, 0.8), off_centre_mm=0.01, noise_hu=(0.5, 0.6),
-                     size=(1, 1), aspect=(1, 1), offset_hu=(0, 0), gain=(1, 1), p_infarct=0, air=(1, 1))  # fmt: skip
+                     size=(1, 1), aspect=(1, 1), offset_hu=(0, 0), gain=(1, 1), air=(1, 1), p_infarct=0,
+                     p_motion=0)  # fmt: skip
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -22,7 +36,7 @@ def rng(seed: int = 1) -> np.random.Generator:
 
 @pytest.fixture(scope="module")
 def study() -> PhantomStudy:
-    return generate(7, PhantomSpec(size_px=192, subtypes=(), fov_mm=230, profile=STILL_HEAD))
+    return generate(6, PhantomSpec(size_px=192, subtypes=(), fov_mm=230, profile=STILL_HEAD))
 
 
 def at(study: PhantomStudy, low: tuple[float, ...], high: tuple[float, ...]) -> FloatArray:
@@ -117,14 +131,68 @@ def test_random_truth_has_negatives_and_every_label() -> None:
 
 
 def test_region_holds_its_box() -> None:
-    turn = np.array([[0.1, 0.2, 1.5], [0.3, 1.4, -0.2], [4.9, -0.3, 0.1]])
-    grid = Grid((20, 60, 60), (5.0, 1.5, 1.5), 5.0, turn, np.array([3.0, -2.0, 8.0]))
+    grid = turned_grid()
     points = coordinates(grid)
     within = (np.abs(points.x - 5) < 12) & (np.abs(points.y + 6) < 9) & (np.abs(points.z - 10) < 14)
     region = region_around(grid, (-7, -15, -4), (17, 3, 24))
     assert within.sum() > 100
     assert within[region].sum() == within.sum()
     assert within[region].size < within.size / 4
+
+
+def turned_grid() -> Grid:
+    turn = np.array([[0.1, 0.2, 1.5], [0.3, 1.4, -0.2], [4.9, -0.3, 0.1]])
+    return Grid((20, 60, 61), (5.0, 1.5, 1.5), 5.0, turn, np.array([3.0, -2.0, 8.0]))
+
+
+def test_a_cropped_grid_lies_where_it_lay() -> None:
+    grid, region = turned_grid(), (slice(3, 11), slice(20, 59), slice(0, 14))
+    whole, part = coordinates(grid).at(region), coordinates(grid.cropped(region))
+    for one, other in ((whole.x, part.x), (whole.y, part.y), (whole.z, part.z)):
+        assert np.allclose(one, other, atol=1e-4)
+
+
+def test_a_thinned_grid_spans_the_whole_and_its_rows_come_back() -> None:
+    grid = turned_grid()
+    whole, few = coordinates(grid), coordinates(grid.thinned(3, 4))
+    assert np.allclose(whole.y[:, ::3, ::4], few.y[:, :20, :16], atol=1e-4)
+    assert few.y.shape == (20, 21, 16)
+    again = coordinates(grid.thinned(3, 1)).with_rows(3, 60)
+    assert np.allclose(whole.x, again.x, atol=1e-4)
+
+
+def test_rod_region_holds_all_within_reach() -> None:
+    grid = turned_grid()
+    start, end = (-10.0, 5.0, -20.0), (12.0, -14.0, 25.0)
+    near = capsule(coordinates(grid), start, end, (0.0, 0.0)) > -6
+    region = rod_region(grid, start, end, 6.0)
+    assert near[region].sum() == near.sum() > 100
+    assert near[region].size < near.size / 3
+    assert is_empty(rod_region(grid, (900.0, 0.0, 0.0), (910.0, 0.0, 0.0), 6.0))
+
+
+def test_slabs_cover_each_slice_once() -> None:
+    count = np.zeros((23, 150, 200), np.int8)
+    for part in slabs(count.shape):
+        assert count[part].size <= SLAB_VOXELS
+        count[part] += 1
+    assert (count == 1).all()
+
+
+def test_head_and_cavity_lie_within_their_regions() -> None:
+    for seed in range(5):
+        head = draw_head(rng(seed), WIDE)
+        grid = Grid(
+            (16, 96, 96), (10.0, 3.0, 3.0), 10.0, np.array([[0, 0, 3.0], [0, 3.0, 0], [10.0, 0, 0]]), np.zeros(3)
+        )
+        s = surface(head, grid, coordinates(grid), rng(seed))
+        outside = np.ones(grid.shape, np.bool_)
+        outside[head_region(head, grid)] = False
+        assert not (s.skin[outside] > -1).any()
+        outside[...] = True
+        outside[cavity_region(s)] = False
+        assert not (s.depth[outside] > 0).any()
+        assert outside.any()
 
 
 def test_thin_sheet_never_fills_a_voxel() -> None:

@@ -14,6 +14,7 @@ from triage.phantom.fields import (
     Region,
     blend_in,
     capsule,
+    coordinates,
     ellipsoid,
     held,
     is_empty,
@@ -28,7 +29,7 @@ from triage.phantom.fields import (
     soft_slab,
 )
 from triage.phantom.profile import Head
-from triage.phantom.skull import BESIDE_MM, Surface
+from triage.phantom.skull import BESIDE_MM, SMOOTH_MM, Surface
 from triage.records import FloatArray
 
 FALX_HU = 50.0
@@ -86,16 +87,21 @@ def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.ra
     Returns:
         Coordinates in mm.
     """
-    scale = _scale(head)
-    noises = [(noise(rng, grid.shape, grid.step_mm, 36), noise(rng, grid.shape, grid.step_mm, 13)) for _ in range(3)]
-    moved = Coordinates(*(wide for wide, _ in noises))
-    for part in slabs(grid.shape):
-        axes = zip((s.at.x, s.at.y, s.at.z), scale, noises, strict=True)
-        own = [axis[part] * np.float32(f) + np.float32(1.4) * wide[part] + np.float32(0.8) * narrow[part]
+    scale, every = _scale(head), grid.rows_within(SMOOTH_MM)
+    few = grid.thinned(every, 1)
+    rows = np.minimum(np.arange(few.shape[1]) * every, grid.shape[1] - 1)
+    noises = [(noise(rng, few.shape, few.step_mm, 36), noise(rng, few.shape, few.step_mm, 13)) for _ in range(3)]
+    at = coordinates(few)
+    for part in slabs(few.shape):
+        here = at.at(part)
+        axes = zip((here.x, here.y, here.z), scale, noises, strict=True)
+        own = [axis * np.float32(f) + np.float32(1.4) * wide[part] + np.float32(0.8) * narrow[part]
                for axis, f, (wide, narrow) in axes]  # fmt: skip
-        _displace(own, s.at_region(part), change)
-        moved.x[part], moved.y[part], moved.z[part] = own
-    return moved
+        if change.shift_mm or change.push_mm:
+            depths = (field[part[0]].take(rows, axis=1) for field in (s.depth, s.vault))
+            _displace(own, here, change, tuple(depths))
+        at.x[part], at.y[part], at.z[part] = own
+    return at.with_rows(every, grid.shape[1])
 
 
 def _scale(head: Head) -> Point:
@@ -104,17 +110,18 @@ def _scale(head: Head) -> Point:
     return (67 / rx, 84 / ry, 76 / rz)
 
 
-def _displace(axes: list[FloatArray], s: Surface, change: Deformation) -> None:
-    """Mass effect on coordinates x, y, z, in the list."""
+def _displace(axes: list[FloatArray], at: Coordinates, change: Deformation, depths: tuple[FloatArray, ...]) -> None:
+    """Mass effect on coordinates x, y, z, in the list; depths below the inner table, and below the vault's."""
+    depth, vault = depths
     if change.shift_mm:
-        inner = smooth_step(s.vault / 30)
-        falling = 1 / (1 + (s.at.y / 55) ** 2 + ((s.at.z - 8) / 45) ** 2)
+        inner = smooth_step(vault / 30)
+        falling = 1 / (1 + (at.y / 55) ** 2 + ((at.z - 8) / 45) ** 2)
         axes[0] -= np.float32(change.shift_mm) * inner * falling
     if change.push_mm:
         away = [axis - np.float32(c) for axis, c in zip(axes, change.centre, strict=True)]
         r2 = away[0] * away[0] + away[1] * away[1] + away[2] * away[2] + np.float32(1e-3)
         back = np.clip(1 - np.float32(0.5 * change.push_mm**2) / r2, 0.25, 1)
-        back = 1 - (1 - back) * smooth_step(s.depth / 15)
+        back = 1 - (1 - back) * smooth_step(depth / 15)
         axes[:] = [np.float32(c) + a * back for a, c in zip(away, change.centre, strict=True)]
 
 
@@ -284,8 +291,8 @@ def _cortex(
     slope = np.float32(1 / (1.41 * head.sulcus_mm))
     deeper = reach(at.x * outwards, at.y * outwards, at.z * outwards)
     far = np.float32(16 + 2 * head.atrophy) + 5 * deeper
-    below = at.z < -14  # cerebellum and temporal floor: finer and shallower
-    far = np.where(below & (at.y > 10), far * np.float32(0.65), far)
+    below = (at.z < -14) & (at.y > 10)  # the cerebellum's are finer and shallower
+    far *= 1 - np.float32(0.35) * below
     left = np.clip(1 - sunk / np.maximum(far, 1), 0, 1)
     half = np.float32(0.45 + 1.5 * head.atrophy) * np.minimum(2 * left, 1) * np.clip(1 + 0.3 * deeper, 0.4, 1.7)
     normal = grid.matrix[:, 0] / grid.step_mm[0]
@@ -367,7 +374,8 @@ def paint_brain(
     for part in slabs(grid.shape):
         block = region_in(part, held(s.depth[part] > -BESIDE_MM, (0, 0, 0)))
         inward = change.inward if isinstance(change.inward, float) else change.inward[block]
-        piece = _Piece(grid.cropped(block), s.at_region(block), at.at(block), inward, *(f[block] for f in fields))
+        packed = (np.ascontiguousarray(field[block]) for field in fields)
+        piece = _Piece(grid.cropped(block), s.within(block), at.at(block).packed(), inward, *packed)
         _paint_piece(hu[block], head, piece, brain.at_region(block), folds)
     _arteries(hu, head, grid, s, brain.inside)
     _calcify(hu, head, grid, at, rng)
@@ -385,8 +393,9 @@ def _paint_piece(hu: FloatArray, head: Head, piece: _Piece, out: Brain, folds: t
     sunk = np.minimum(sunk, np.abs(at.x) + 60 * (1 - fissure))  # gyri also face each other across the midline
     closed = np.float32(1.5 + 2.6 * head.atrophy)  # folds end at the tentorium, but no film of fluid lies on it
     sunk = np.minimum(sunk, np.abs(s.tentorium) * np.float32(0.8) + closed + 60 * (1 - leaf))
-    edge = (sunk < 26) & (s.depth > -2)
-    csf[edge], grey[edge] = _cortex(head, grid, Coordinates(at.x[edge], at.y[edge], at.z[edge]), sunk[edge], folds)
+    edge = np.flatnonzero((sunk < 26) & (s.depth > -2))
+    flat = Coordinates(*(axis.ravel().take(edge) for axis in (at.x, at.y, at.z)))
+    csf.ravel()[edge], grey.ravel()[edge] = _cortex(head, grid, flat, sunk.ravel().take(edge), folds)
     _deep_grey(grid, at, piece.caudate, grey)
     below = soft(-s.tentorium, 3) * soft(at.y - 12, 8)
     np.maximum(grey, below * np.clip(0.7 + 0.3 * piece.leaves, 0, 1.2), out=grey)

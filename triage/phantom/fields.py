@@ -50,6 +50,10 @@ class Grid:
         """Volume of one voxel."""
         return self.step_mm[0] * self.step_mm[1] * self.step_mm[2] / 1000.0
 
+    def rows_within(self, reach_mm: float) -> int:
+        """Of how many rows one is enough to have one every so many mm."""
+        return max(int(reach_mm / self.step_mm[1]), 1)
+
     def cropped(self, region: Region) -> "Grid":
         """The voxels of one region, where they were."""
         first, last = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
@@ -57,17 +61,14 @@ class Grid:
         n, rows, columns = (int(m) for m in last - first)
         return replace(self, shape=(n, rows, columns), origin_mm=self.origin_mm + (self.matrix * away).sum(axis=1))
 
-    def thinned(self, every: int) -> "Grid":
-        """Each slice's voxels 0, `every`, 2 `every` ... along rows and columns."""
-        n, rows, columns = self.shape[0], -(-self.shape[1] // every), -(-self.shape[2] // every)
-        away = [0.0, (every * (rows - 1) - self.shape[1] + 1) / 2.0, (every * (columns - 1) - self.shape[2] + 1) / 2.0]
-        return Grid(
-            (n, rows, columns),
-            (self.step_mm[0], every * self.step_mm[1], every * self.step_mm[2]),
-            self.thickness_mm,
-            self.matrix * np.array([1.0, every, every]),
-            self.origin_mm + (self.matrix * np.array(away)).sum(axis=1),
-        )
+    def thinned(self, rows: int, columns: int) -> "Grid":
+        """Every so many rows and columns from the first, up to the last or beyond it."""
+        every = (1, rows, columns)
+        n, m, p = (-(-(size - 1) // few) + 1 for size, few in zip(self.shape, every, strict=True))
+        away = [(few * (m - 1) - size + 1) / 2 for few, m, size in zip(every, (n, m, p), self.shape, strict=True)]
+        origin = self.origin_mm + (self.matrix * np.array(away)).sum(axis=1)
+        step = (self.step_mm[0], rows * self.step_mm[1], columns * self.step_mm[2])
+        return replace(self, shape=(n, m, p), step_mm=step, matrix=self.matrix * np.array(every), origin_mm=origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,10 @@ class Coordinates:
     def at(self, region: Region) -> "Coordinates":
         """Views of one region."""
         return Coordinates(self.x[region], self.y[region], self.z[region])
+
+    def with_rows(self, every: int, rows: int) -> "Coordinates":
+        """Of all rows, from those of a thinned grid."""
+        return Coordinates(*(with_rows(axis, every, rows) for axis in (self.x, self.y, self.z)))
 
     def packed(self) -> "Coordinates":
         """Copies that lie side by side in memory, which is quicker to work on than views are."""
@@ -321,6 +326,25 @@ def _lerp_axis(values: FloatArray, axis: int, where: npt.NDArray[np.float64]) ->
     second *= weight
     second += first
     return second
+
+
+def with_rows(values: FloatArray, every: int, rows: int) -> FloatArray:
+    """Linear interpolation between rows of a thinned grid.
+
+    Args:
+        values: (n, m, columns), on a grid thinned to every so many rows.
+        every: How many.
+        rows: Of the result.
+
+    Returns:
+        (n, rows, columns); `values` itself where it holds each row.
+    """
+    if every == 1:
+        return values
+    out = np.empty((values.shape[0], rows, values.shape[2]), np.float32)
+    for part in slabs(out.shape):
+        out[part] = _lerp_axis(values[part[0]], 1, np.arange(rows) / every)
+    return out
 
 
 def resample(values: FloatArray, shape: tuple[int, int, int]) -> FloatArray:

@@ -129,7 +129,8 @@ def _streaky(at: Coordinates, lines: FloatArray) -> FloatArray:
     across = 1 / (1 + ((at.x * np.float32(1 / 34)) ** 2) ** 2)
     along = 1 / (1 + ((at.y - 14) * np.float32(1 / 9)) ** 2)
     wide = 1 / (1 + (((at.y - 16) * np.float32(1 / 26)) ** 2) ** 2)
-    found: FloatArray = height * across * (np.float32(0.55) * lines * wide - along)
+    lined = np.float32(0.55) * lines
+    found: FloatArray = np.asarray(height * across * (lined * wide - along), np.float32)
     return found
 
 

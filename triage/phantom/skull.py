@@ -24,6 +24,7 @@ from triage.phantom.fields import (
     smooth_step,
     soft,
     soft_slab,
+    with_rows,
 )
 from triage.phantom.profile import Head
 from triage.records import FloatArray
@@ -36,6 +37,8 @@ BASE_MM = -14.0
 """Below this z there may be skull base or face."""
 LEAST_AIR = 0.1
 """Smaller air spaces are left out."""
+SMOOTH_MM = 2.8
+"""Surfaces are so smooth that rows closer together are interpolated."""
 FADE_MM = 25.0
 """As far above that the skull base still counts, ever less."""
 MOST_BEND_MM = 6.0
@@ -95,12 +98,12 @@ class Surface:
         )  # fmt: skip
 
     def within(self, region: Region) -> "Surface":
-        """Copies of one region."""
+        """One region; copies of what is worked on most, which are quicker than views."""
         s = self.at_region(region)
         packed = np.ascontiguousarray
         return Surface(
-            s.at.packed(), packed(s.depth), packed(s.skin), packed(s.vault), packed(s.rise), packed(s.radial),
-            packed(s.tentorium), packed(s.bone), s.bent.packed(),
+            s.at.packed(), packed(s.depth), s.skin, packed(s.vault), packed(s.rise), s.radial, packed(s.tentorium),
+            s.bone, s.bent,
         )  # fmt: skip
 
 
@@ -127,7 +130,7 @@ def head_region(head: Head, grid: Grid) -> Region:
     Returns:
         Slices, never empty.
     """
-    here = coordinates(grid.thinned(COARSE))
+    here = coordinates(grid.thinned(COARSE, COARSE))
     most = 1.6 * head.skull_mm + head.scalp_mm + 3 * head.bumps_mm + AROUND_MM
     nose = capsule(here, scaled(NOSE[0], head), scaled(NOSE[1], head), NOSE_MM)
     near = (_vault(head, here)[1] > -most) | (nose > -AROUND_MM)
@@ -151,7 +154,7 @@ def cavity_region(s: Surface) -> Region:
 def _vault(head: Head, at: Coordinates) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Radial share, depth below the vault and vertical share of its normal."""
     rx, ry, rz = head.radii_mm
-    up = np.where(at.z > 0, np.float32(1 / rz), np.float32(0.5 / rz))
+    up = np.float32(0.5 / rz) * (1 + (at.z > 0).astype(np.float32))
     v = at.y * np.float32(1 / ry)
     narrow = 1 + np.float32(head.taper) * v - np.float32(0.05) * v * v  # heads are widest behind the ears
     u = (at.x + np.float32(head.skew) * at.y) / (np.float32(rx) * narrow)
@@ -203,13 +206,19 @@ def surface(head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -
     Returns:
         The distances.
     """
-    bumps, uneven = noise(rng, grid.shape, grid.step_mm, 55), noise(rng, grid.shape, grid.step_mm, 38)
-    bent = Coordinates(*(noise(rng, grid.shape, grid.step_mm, 30) for _ in range(3)))
-    depth, skin, rise, radial, tentorium = (np.empty(grid.shape, np.float32) for _ in range(5))
-    whole = Surface(at, depth, skin, bumps, rise, radial, tentorium, uneven, bent)
-    for part in slabs(grid.shape):
-        _shape(head, grid.cropped(part), whole.at_region(part))
-    return whole
+    every = grid.rows_within(SMOOTH_MM)
+    few = grid.thinned(every, 1)
+    bumps, uneven = noise(rng, few.shape, few.step_mm, 55), noise(rng, few.shape, few.step_mm, 38)
+    bent = Coordinates(*(noise(rng, few.shape, few.step_mm, 30) for _ in range(3)))
+    depth, skin, rise, radial, tentorium = (np.empty(few.shape, np.float32) for _ in range(5))
+    coarse = Surface(coordinates(few), depth, skin, bumps, rise, radial, tentorium, uneven, bent)
+    for part in slabs(few.shape):
+        _shape(head, few.cropped(part), coarse.at_region(part))
+    whole = [
+        with_rows(values, every, grid.shape[1]) for values in (depth, skin, bumps, rise, radial, tentorium, uneven)
+    ]
+    depth, skin, bumps, rise, radial, tentorium, uneven = whole
+    return Surface(at, depth, skin, bumps, rise, radial, tentorium, uneven, bent.with_rows(every, grid.shape[1]))
 
 
 def _shape(head: Head, grid: Grid, s: Surface) -> None:
@@ -232,8 +241,11 @@ def _shape(head: Head, grid: Grid, s: Surface) -> None:
 
 def _bend(head: Head, s: Surface) -> None:
     """Turn noise into the coordinates that the skull base follows: bent below BASE_MM only, and less towards it."""
-    fade = smooth_step((BASE_MM - s.at.z) / 10)
+    fade = smooth_step((BASE_MM - s.at.z) / 10) if float(s.at.z.min()) < BASE_MM else np.float32(0)
     for bent, axis in ((s.bent.x, s.at.x), (s.bent.y, s.at.y), (s.bent.z, s.at.z)):
+        if not np.any(fade):
+            bent[:] = axis
+            continue
         bent *= np.float32(head.bend_mm)
         np.clip(bent, -MOST_BEND_MM, MOST_BEND_MM, out=bent)
         bent *= fade
