@@ -7,7 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from triage.phantom.anatomy import Brain
-from triage.phantom.fields import AnyField, Coordinates, Point, Region, blend_in, capsule, ellipsoid, noise, soft
+from triage.phantom.fields import (
+    AnyField,
+    Coordinates,
+    Point,
+    Region,
+    blend_in,
+    capsule,
+    ellipsoid,
+    noise,
+    region_around,
+    soft,
+)
 from triage.phantom.profile import Head, Profile
 from triage.phantom.scalp import around
 from triage.phantom.skull import Site
@@ -108,12 +119,13 @@ def _clear_of_bone(hu: FloatArray) -> FloatArray:
     return clear
 
 
-def _block(hu: FloatArray, site: Site, brain: Brain, centre: Point, reach_mm: float) -> _Block | None:
+def _block(hu: FloatArray, site: Site, brain: Brain, centre: Point, reach_mm: Point) -> _Block | None:
     """The block round a point of the undeformed brain; None where it lies outside the stack."""
     head = site.head
     x, y, z = (c * r / n for c, r, n in zip(centre, head.radii_mm, (67, 84, 76), strict=True))
-    region = around(site, (x, y, z), 1.12 * reach_mm + 8)
-    if region is None:
+    dx, dy, dz = (1.12 * reach + 8 for reach in reach_mm)
+    region = region_around(site.grid, (x - dx, y - dy, z - dz), (x + dx, y + dy, z + dz))
+    if any(part.stop <= part.start for part in region):
         return None
     inside = brain.inside[region] * (1 - brain.dura[region]) * _clear_of_bone(hu[region])
     fluid = brain.csf[region]
@@ -132,7 +144,7 @@ def _ragged(site: Site, inside: AnyField, amount_mm: float, rng: np.random.Gener
 
 def _white_disease(hu: FloatArray, site: Site, brain: Brain, depth_hu: float, rng: np.random.Generator) -> None:
     """Caps and bands round the lateral ventricles that run together, and patches in the white matter, in place."""
-    block = _block(hu, site, brain, (0, 4, 18), 62)
+    block = _block(hu, site, brain, (0, 4, 20), (44, 66, 32))
     if block is None:
         return
     spread, patchy = float(rng.uniform(-4, 5)), float(rng.uniform(0, 1))
@@ -180,11 +192,12 @@ def _territory(name: str, at: Coordinates, side: float, chance: npt.NDArray[np.f
     return inside
 
 
-_REACH: dict[str, tuple[Point, float]] = {
-    "middle": ((38, 0, 16), 64), "anterior": ((16, -30, 40), 54), "posterior": ((20, 56, 10), 48),
-    "cerebellar": ((26, 56, -40), 32), "lacune": ((21, 1, 11), 24), "white": ((31, 3, 27), 68),
+_REACH: dict[str, tuple[Point, Point]] = {
+    "middle": ((38, 0, 16), (40, 64, 64)), "anterior": ((16, -30, 40), (24, 54, 46)),
+    "posterior": ((20, 56, 10), (28, 44, 40)), "cerebellar": ((26, 56, -40), (30, 32, 28)),
+    "lacune": ((21, 1, 11), (20, 28, 20)), "white": ((31, 3, 27), (38, 68, 44)),
 }  # fmt: skip
-"""Middle on the left and half the side of the cube that holds a territory."""
+"""Middle on the left and half the sides of the box that holds a territory."""
 
 
 def _infarcted(
@@ -232,7 +245,7 @@ def _old_infarct(hu: FloatArray, site: Site, brain: Brain, name: str, rng: np.ra
         return
     y = {"middle": 4.0, "anterior": -24.0, "posterior": 38.0}[name]
     horn = (side * (11.0 + 0.6 * wide), y, 15.0)
-    beside = _block(hu, site, brain, horn, 26)
+    beside = _block(hu, site, brain, horn, (26, 26, 26))
     if beside is not None:
         widened = ellipsoid(beside.at, horn, (wide, 21, 0.9 * wide))
         blend_in(hu[beside.region], soft(widened, 2) * beside.tissue, site.head.csf_hu)
@@ -250,7 +263,8 @@ def _mass(hu: FloatArray, site: Site, brain: Brain, illness: Illness, rng: np.ra
     if low:
         centre = (side * 22, 54, -38)
     swollen_mm = r * (0.5 + 1.2 * float(chance[5]))
-    block = _block(hu, site, brain, centre, r * 1.3 + swollen_mm + 12)
+    reach = r * 1.3 + swollen_mm + 12
+    block = _block(hu, site, brain, centre, (reach, reach, reach))
     if block is None:
         return
     stretch = rng.uniform(0.8, 1.25, 3)

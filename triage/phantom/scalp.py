@@ -80,7 +80,7 @@ def _above_bone(site: Site, where: Any) -> FloatArray:
 
 
 def bone_share(hu: FloatArray, site: Site, region: Region) -> FloatArray:
-    """Share of each voxel of a region that is bone of the vault, by its place and density; blood beside it would count as its edge."""
+    """Share of each voxel of a region that is bone of the vault; blood beside it would count as its edge."""
     s = site.surface
     place = soft(3 - _above_bone(site, region), 2) * soft(6 - s.vault[region], 2)
     share: FloatArray = place * np.clip((hu[region] - 42) * np.float32(1 / 30), 0, 1)
@@ -132,12 +132,13 @@ def paint_hair(hu: FloatArray, site: Site, hair_mm: float, rng: np.random.Genera
     """
     s = site.surface
     bun, pins = rng.random() < 0.25, rng.random() < 0.15
-    bare = s.at.z + np.float32(0.6) * s.at.y < -10  # forehead, temples and nape
-    band = np.nonzero((s.skin < 1) & (s.skin > -1.5 * hair_mm - 1) & ~bare)
+    middle = np.float32(0.75 * hair_mm)
+    band = np.nonzero(np.abs(s.skin + middle) < middle + 1)
+    grown = soft(s.at.z[band] + 4 + np.float32(0.6) * s.at.y[band], 12)  # forehead, temples and nape are bare
+    band, grown = tuple(axis[grown > 0] for axis in band), grown[grown > 0]
     skin, x, y, z = (values[band] for values in (s.skin, s.at.x, s.at.y, s.at.z))
     thick = np.float32(hair_mm) * np.clip(0.75 + 0.3 * grain(rng, (x, y, z), (30, 30, 30)), 0.15, 1.5)
     thick *= 1 - np.float32(0.6) * smooth_step((y - 55) / 25)  # the head lies on it
-    grown = soft(z + 4 + np.float32(0.6) * y, 12)
     share = soft(thick + skin, 2.0) * grown * _airy(hu[band])
     strands = rng.random(z.shape, dtype=np.float32)
     fill = np.float32(HAIR_HU[0]) + strands * np.float32(HAIR_HU[1] - HAIR_HU[0])
