@@ -48,6 +48,9 @@ REACH_MM = 35.0
 STILL_MM = 0.2
 """Shorter ways are not gone: what does not visibly move keeps its voxels."""
 
+UNDER_HU = 10.0
+"""A thin bleed that bone shines into is not made this much darker than drawn to correct its mean."""
+
 CLEAR_MM = 3.0
 """The density is matched over voxels so far from bone, where there are any."""
 
@@ -290,7 +293,10 @@ def _matched(recipient: Recipient, hu: FloatArray, share: FloatArray, plan: Plan
     mask = inner if inner.sum() >= 0.2 * mask.sum() else mask
     mean = float(hu[mask].mean(dtype=np.float64))
     own = float(share[mask].mean(dtype=np.float64))
-    core = float(np.percentile(hu[mask], 90)) - float(recipient.noise_hu.mean())
-    change = float(np.clip((plan.mean_hu - mean) / max(own, 0.4), -25, min(25.0, max(CORE_HU - core, 0.0))))
+    low, high = (float(v) for v in np.percentile(hu[mask], (10, 90)))
+    noise = float(recipient.noise_hu.mean())
+    most = min(25.0, max(CORE_HU + noise - high, 0.0))
+    least = -min(25.0, max(low + noise - (plan.mean_hu - UNDER_HU), 0.0))
+    change = float(np.clip((plan.mean_hu - mean) / max(own, 0.4), least, most))
     hu += np.float32(change) * share
     return float(hu[mask].mean(dtype=np.float64))
