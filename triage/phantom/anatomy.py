@@ -1,8 +1,6 @@
 """Brain of the phantom: grey and white matter, ventricles, cisterns, dura, vessels and harmless calcifications."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +15,6 @@ from triage.phantom.fields import (
     coordinates,
     ellipsoid,
     held,
-    is_empty,
     lattice,
     noise,
     region_around,
@@ -28,6 +25,7 @@ from triage.phantom.fields import (
     soft,
     soft_slab,
 )
+from triage.phantom.parts import CAUDATE, FAR_MM, brain_scale, chambers, placed, spaces
 from triage.phantom.profile import Head
 from triage.phantom.skull import BESIDE_MM, SMOOTH_MM, Surface
 from triage.records import FloatArray
@@ -87,7 +85,7 @@ def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.ra
     Returns:
         Coordinates in mm.
     """
-    scale, every = _scale(head), grid.rows_within(SMOOTH_MM)
+    scale, every = brain_scale(head), grid.rows_within(SMOOTH_MM)
     few = grid.thinned(every, 1)
     rows = np.minimum(np.arange(few.shape[1]) * every, grid.shape[1] - 1)
     noises = [(noise(rng, few.shape, few.step_mm, 36), noise(rng, few.shape, few.step_mm, 13)) for _ in range(3)]
@@ -102,12 +100,6 @@ def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.ra
             _displace(own, here, change, tuple(depths))
         at.x[part], at.y[part], at.z[part] = own
     return at.with_rows(every, grid.shape[1])
-
-
-def _scale(head: Head) -> Point:
-    """Size of the average brain against this one, an axis each."""
-    rx, ry, rz = head.radii_mm
-    return (67 / rx, 84 / ry, 76 / rz)
 
 
 def _displace(axes: list[FloatArray], at: Coordinates, change: Deformation, depths: tuple[FloatArray, ...]) -> None:
@@ -125,92 +117,6 @@ def _displace(axes: list[FloatArray], at: Coordinates, change: Deformation, dept
         axes[:] = [np.float32(c) + a * back for a, c in zip(away, change.centre, strict=True)]
 
 
-Rods = tuple[tuple[float, float, float, float], ...]
-"""Ends (x, y, z in the average brain) of tapering rods in a row, with the radius at each."""
-
-FAR_MM = -50.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the parts of the average brain lie on a grid."""
-
-    grid: Grid
-    at: Coordinates
-    """Undeformed."""
-    scale: Point
-    low: Point
-    high: Point
-    """Least and greatest difference between undeformed coordinates and scaled ones, in mm."""
-
-    def lay(self, out: FloatArray, points: Rods, edge_mm: float, squash: float = 1.0) -> None:
-        """Add a row of rods to a union of shapes, in place.
-
-        Args:
-            out: (n, rows, columns): signed distance in mm, FAR_MM where it does not matter.
-            points: Of the rods.
-            edge_mm: How far beyond the rods the distance matters.
-            squash: Heights are multiplied by this before distances are taken.
-        """
-        for a, b in pairwise(points):
-            region = self._around(a, b, max(a[3], b[3]) + edge_mm, squash)
-            if is_empty(region):
-                continue
-            here = self.at.at(region)
-            if squash != 1.0:
-                here = Coordinates(here.x, here.y, here.z * np.float32(squash))
-            rod = capsule(here, (a[0], a[1], a[2]), (b[0], b[1], b[2]), (a[3], b[3]))
-            np.maximum(out[region], rod, out=out[region])
-
-    def both(self, out: FloatArray, points: Rods, edge_mm: float) -> None:
-        """The same on both sides."""
-        self.lay(out, points, edge_mm)
-        if any(point[0] for point in points):
-            self.lay(out, tuple((-x, y, z, r) for x, y, z, r in points), edge_mm)
-
-    def _around(self, a: tuple[float, ...], b: tuple[float, ...], reach_mm: float, squash: float) -> Region:
-        axes = list(zip(self.scale, self.low, self.high, (1.0, 1.0, squash), strict=True))
-        ends = [
-            [(p / q - (low + high) / 2) / f for p, (f, low, high, q) in zip(end[:3], axes, strict=True)]
-            for end in (a, b)
-        ]
-        slack = [(high - low) / 2 / f for f, low, high, _ in axes]
-        reach = reach_mm / min(*self.scale, 1.0) / squash
-        return rod_region(self.grid, _point(ends[0]), _point(ends[1]), reach, _point(slack))
-
-
-def _place(head: Head, grid: Grid, s: Surface, at: Coordinates) -> _Place:
-    """Measure how far the brain is deformed."""
-    scale = _scale(head)
-    low, high = [0.0] * 3, [0.0] * 3
-    for part in slabs(grid.shape):
-        for axis, (moved, still) in enumerate(((at.x, s.at.x), (at.y, s.at.y), (at.z, s.at.z))):
-            away = moved[part] - still[part] * np.float32(scale[axis])
-            low[axis], high[axis] = min(low[axis], float(away.min())), max(high[axis], float(away.max()))
-    return _Place(grid, at, scale, _point(low), _point(high))
-
-
-def _point(values: Sequence[float]) -> Point:
-    x, y, z = values
-    return (x, y, z)
-
-
-def _chambers(head: Head, place: _Place) -> FloatArray:
-    """Signed distance to the lateral ventricles in mm, without the septum between them."""
-    out = np.full(place.grid.shape, FAR_MM, np.float32)
-    edge = place.grid.soft_mm
-    for side in (-1.0, 1.0):
-        w = head.ventricles * (1 + side * head.asymmetry)
-        wide, narrow = 4.6 * w, 3.0 * w
-        body = ((14.5 + w, -40, 3, narrow), (8 + w, -27, 8, wide), (5 + w, -9, 13, 3.9 * w),
-                (10 + 2 * w, 10, 17, wide), (17 + 2 * w, 26, 15, 4.6 * w), (21 + 2 * w, 38, 8, 5.5 * w),
-                (23, 58, 4, 2.2 * w))  # fmt: skip
-        horn = ((21 + 2 * w, 36, 4, 4 * w), (31, 20, -7, 2.4 * w), (29, 0, -13, 1.4 * w))
-        for points in (body, horn):
-            place.lay(out, tuple((side * x, y, z, r) for x, y, z, r in points), edge, squash=0.8)
-    return out
-
-
 def _ventricles(head: Head, grid: Grid, at: Coordinates, chambers: FloatArray, out: FloatArray) -> None:
     """Lateral, third and fourth ventricles as shares, in place."""
     region = region_around(grid, (-58, -62, -60), (58, 80, 48))
@@ -224,28 +130,6 @@ def _ventricles(head: Head, grid: Grid, at: Coordinates, chambers: FloatArray, o
     fourth = ellipsoid(here, (0, 34, -36), (6.5 * head.ventricles + 1.5, 5.5 * head.ventricles, 11))
     np.maximum(inside, np.maximum(third, fourth), out=inside)
     out[region] = soft(inside, grid.soft_mm)
-
-
-def _spaces(head: Head, place: _Place) -> FloatArray:
-    """Signed distance to the basal cisterns in mm."""
-    a = head.atrophy
-    wide = 1.0 + 2.2 * a
-    out = np.full(place.grid.shape, FAR_MM, np.float32)
-    rows: tuple[Rods, ...] = (
-        ((0, -12, -19, 5.5 + a), (0, -2, -20, 4 + a)),
-        ((0, -12, -18, 3 + a), (0, -34, -12, 0.8 + a)),
-        ((6, -13, -18, 2.8 + a), (22, -18, -16, 1.6 + 0.8 * a), (37, -15, -12, 1.6 + wide * 0.5)),
-        ((5, 0, -20, 2.6 + a), (15, 6, -16, 1.3 + 0.8 * a), (18, 15, -12, 1.2 + 0.8 * a), (12, 25, -7, 1.6 + a),
-         (0, 28, -4, 2.6 + a)),
-        ((0, 0, -26, 3.2 + a), (0, 4, -40, 2.6 + a), (0, 9, -60, 4.0)),  # before the pons
-        ((0, 3, -30, 2.2 + a), (10, 6, -33, 1.6 + a), (19, 14, -38, 2.6 + a)),
-        ((4, 4, -40, 2.2 + a), (21, 15, -42, 2.4 + a)),
-        ((0, 26, -22, 1.0 + a), (0, 34, -20, 1.6 + a), (0, 40, -24, 0.8 + a)),
-        ((0, 40, -6, 1.2 + 1.5 * a), (0, 55, -14, 0.7 + a)),  # above the vermis
-    )  # fmt: skip
-    for points in rows:
-        place.both(out, points, place.grid.soft_mm)
-    return out
 
 
 def _cisterns(head: Head, piece: "_Piece", csf: FloatArray) -> None:
@@ -309,9 +193,6 @@ def _cortex(
     return sulcus, ribbon
 
 
-CAUDATE: Rods = ((15, -27, 6, 6), (17, -8, 17, 3), (20, 14, 20, 2))
-
-
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """A block of slices of the cavity and what is known of it before it is painted."""
@@ -365,10 +246,10 @@ def paint_brain(
     folds = lattice(rng, head.sulcus_mm, 96), lattice(rng, 9.0, 96)
     leaf_mm = (grid.step_mm[0], grid.step_mm[1] * 2.2, grid.step_mm[2])  # folia run from side to side
     fields = [noise(rng, grid.shape, leaf_mm, 7)] + [noise(rng, grid.shape, grid.step_mm, mm) for mm in (9, 22)]
-    place = _place(head, grid, s, at)
+    place = placed(head, grid, s, at)
     caudate = np.full(grid.shape, FAR_MM, np.float32)
     place.both(caudate, CAUDATE, 2.25)
-    fields += [_chambers(head, place), _spaces(head, place), caudate]
+    fields += [chambers(head, place), spaces(head, place), caudate]
     inside, csf, ventricle, dura = (np.zeros(grid.shape, np.float32) for _ in range(4))
     brain = Brain(inside, csf, ventricle, dura, at)
     for part in slabs(grid.shape):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import paint_brain
 from triage.phantom.bleeding import SOLID, draw_plans, exclusive, fluid, match_density, paint_blood, solid
+from triage.phantom.bones import paint_base_and_face, paint_scalp_and_vault
 from triage.phantom.fields import BoolArray, Grid, Region, coordinates, region_in, resample, slabs
 from triage.phantom.hardware import Marks, draw_marks, paint_marks, paint_surgery, streaks
 from triage.phantom.illness import Illness, draw_illness, paint_illness
@@ -21,8 +22,6 @@ from triage.phantom.skull import (
     Site,
     cavity_region,
     head_region,
-    paint_base_and_face,
-    paint_scalp_and_vault,
     surface,
 )
 from triage.phantom.spec import PhantomSpec, Stack, draw_stack
