@@ -16,7 +16,7 @@ from triage.train.export import ExportRequest, export
 from triage.train.fresh import fresh_for
 from triage.train.loop import FitOptions, fit
 from triage.train.operating import Options
-from triage.train.phantoms import IMAGE_PX, PhantomData, spec_of, write_phantoms
+from triage.train.phantoms import PhantomData, spec_of, write_phantoms
 from triage.train.progress import Bar
 from triage.train.recipes import Recipe, overridden, recipe_named
 from triage.train.report import write_report
@@ -26,8 +26,8 @@ from triage.train.trained import calibrate, open_trained
 
 RECIPE_NAME = "demo"
 
-SMALL_PX = 160
-"""Rows and columns of the phantoms that a network of at most so many pixels is trained on."""
+FINER, STEP_PX = 1.15, 32
+"""A phantom's image has about so many pixels for each of the network's, as the head does not fill it; in such steps."""
 
 FIRST_SEED, FIRST_SHIFTED_SEED = 1, 3_000_001
 
@@ -74,7 +74,7 @@ def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
     recipe = overridden(recipe_named(request.recipe), request.changes)
     frame = frame_of(recipe.preprocessing)
     seeds = range(FIRST_SEED, FIRST_SEED + request.studies)
-    spec = spec_of(WIDE, SMALL_PX if frame.size_px <= SMALL_PX else IMAGE_PX)
+    spec = spec_of(WIDE, max(round(FINER * frame.size_px / STEP_PX), 2) * STEP_PX)
     cache = _phantoms(request, PhantomData(seeds, frame, spec), "cache", bar)
     shifted_seeds = range(FIRST_SHIFTED_SEED, FIRST_SHIFTED_SEED + request.shifted)
     shifted = _phantoms(request, PhantomData(shifted_seeds, frame, spec_of(SHIFTED)), "shifted", bar)
