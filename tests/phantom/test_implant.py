@@ -81,8 +81,8 @@ def test_the_cavity_and_its_fluid_are_found(stranger: Recipient) -> None:
     assert stranger.site.head.radii_mm[:2] == pytest.approx(made.head.radii_mm[:2], rel=0.07)
     grid, brain = stranger.site.grid, stranger.brain
     assert 1000 < float((stranger.site.surface.depth > 0).sum()) * grid.voxel_ml < 1800
-    assert 8 < float(brain.ventricle.sum()) * grid.voxel_ml < 90
-    assert float(brain.csf.sum()) * grid.voxel_ml > 5
+    assert 2 < float(brain.ventricle.sum()) * grid.voxel_ml < 90
+    assert float(brain.csf.sum()) * grid.voxel_ml > 3
     middle = (brain.ventricle * stranger.site.surface.at.x).sum() / brain.ventricle.sum()
     assert abs(float(middle)) < 6
 

@@ -313,7 +313,7 @@ def _brain(work: FloatArray, inside: BoolArray, site: Site) -> tuple[Brain, floa
     if values.size == 0:
         raise ValueError("no cavity: nothing in it looks like brain")
     tissue = float(np.median(values))
-    fluid_hu = float(np.clip(np.percentile(values, 2), 0, tissue - 14))
+    fluid_hu = float(np.clip(np.percentile(values, 2), 0, tissue - 18))
     edge = tissue - 6.0
     smooth = ndimage.gaussian_filter(work, (0, 0.6, 0.6))
     fluid = np.clip((edge - smooth) / np.float32(edge - fluid_hu), 0, 1) * inside * (smooth > -25)
