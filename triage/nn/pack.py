@@ -6,7 +6,6 @@ A pack that is not exactly what its card says is refused: the card is what a hos
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,24 +20,16 @@ from triage.nn.architectures import build
 from triage.nn.card import (
     CARD_NAME,
     Card,
-    Storage,
     check,
     parse_card,
     read_card,
     read_text,
     write_card,
 )
+from triage.nn.stored import State, expanded, stored
 from triage.records import ANY, SUBTYPES, ModelIdentity
 
 __all__ = ["Card", "Pack", "load_pack", "read_card", "verify_pack", "write_pack"]
-
-SCALE_SUFFIX = ".int8_scale"
-"""Ending of the name of the tensor that holds the scales of an int8 tensor: one float32 an output channel."""
-
-INT8_MAX = 127
-"""Quantised values are symmetric, -127..127, so that negation is exact."""
-
-State = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +146,7 @@ def write_pack(folder: Path, card: Card, *weights: State) -> Card:
         _check_state(states[name], _empty(card.networks.architecture, len(labels)), name)
     folder.mkdir(parents=True, exist_ok=True)
     for name, state in states.items():
-        (folder / name).write_bytes(save_tensors(_stored(state, card.networks.storage)))
+        (folder / name).write_bytes(save_tensors(stored(state, card.networks.storage)))
     hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in states}
     card = replace(card, files=hashes)
     write_card(folder, card)
@@ -181,7 +172,7 @@ def _read(folder: Path) -> tuple[Card, ModelIdentity, dict[str, dict[str, torch.
         if digest != card.files[name]:
             raise PackError(f"{path}: sha256 is {digest}, the card says {card.files[name]}; get the pack again")
         whole.update(content)
-        states[name] = _expanded(content, path)
+        states[name] = _state(content, path)
         _check_state(states[name], _empty(card.networks.architecture, len(labels)), path)
     identity = ModelIdentity(card.name, card.version, whole.hexdigest(), card.intended_use, card.networks.architecture)
     return card, identity, states
@@ -209,48 +200,11 @@ def _check_state(state: State, network: nn.Module, where: Path | str) -> None:
             raise PackError(f"{where}: tensor {name} holds values that are not finite; get the pack again")
 
 
-def _stored(state: State, storage: Storage) -> dict[str, torch.Tensor]:
-    """A state as it lies in the file. Vectors (batch norm, biases) are few and delicate: they stay fp32 always."""
-    stored: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        tensor = tensor.detach().cpu().contiguous()
-        if not tensor.is_floating_point():
-            stored[name] = tensor
-        elif storage == "fp32" or tensor.ndim < 2:
-            stored[name] = tensor.float()
-        elif storage == "fp16":
-            stored[name] = tensor.half()
-        else:
-            stored[name], stored[name + SCALE_SUFFIX] = _quantised(tensor.float())
-    return stored
-
-
-def _quantised(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out, ...) float -> int8 of the same shape and (out,) float32 scales; a channel of zeros gets scale 1."""
-    largest = tensor.abs().flatten(1).amax(dim=1)
-    scale = torch.where(largest > 0, largest / INT8_MAX, 1.0)
-    values = torch.round(tensor / _per_channel(scale, tensor.ndim)).clamp(-INT8_MAX, INT8_MAX)
-    return values.to(torch.int8), scale
-
-
-def _expanded(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+def _state(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     """The state in a weight file, floating point in fp32."""
     try:
-        stored = load_tensors(content)
+        return expanded(load_tensors(content))
     except SafetensorError as e:
         raise PackError(f"{path}: not a safetensors file: {e}; get the pack again") from e
-    state = {}
-    for name, tensor in stored.items():
-        if name.endswith(SCALE_SUFFIX):
-            continue
-        if tensor.dtype == torch.int8:
-            scale = stored.get(name + SCALE_SUFFIX)
-            if scale is None or scale.shape != tensor.shape[:1] or not (torch.isfinite(scale) & (scale > 0)).all():
-                raise PackError(f"{path}: int8 tensor {name} has no positive scale a channel; get the pack again")
-            tensor = tensor.float() * _per_channel(scale.float(), tensor.ndim)
-        state[name] = tensor.float() if tensor.is_floating_point() else tensor
-    return state
-
-
-def _per_channel(scale: torch.Tensor, ndim: int) -> torch.Tensor:
-    return scale.view(-1, *[1] * (ndim - 1))
+    except ValueError as e:
+        raise PackError(f"{path}: {e}; get the pack again") from e
