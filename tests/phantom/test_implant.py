@@ -10,8 +10,8 @@ from triage.dicom.geometry import order
 from triage.dicom.headers import read_instance
 from triage.dicom.pixels import Decoder, read_volume
 from triage.phantom import PhantomSpec, generate
-from triage.phantom.fields import BoolArray
-from triage.phantom.implant import Implanted, implant
+from triage.phantom.grids import BoolArray
+from triage.phantom.implant import MOST_ML, Implanted, implant
 from triage.phantom.recipient import Recipient, recipient
 from triage.records import FloatArray
 
@@ -124,6 +124,11 @@ def test_a_large_bleed_moves_the_brain(stranger: Recipient) -> None:
     made = implant(stranger, "epidural", 45.0, 1)
     changed = (made.hu != np.rint(stranger.hu)) & ~made.mask
     assert changed.sum() > 2 * made.mask.sum()
+
+
+def test_a_contusion_never_spreads_along_the_bone(stranger: Recipient) -> None:
+    truth = implant(stranger, "intraparenchymal", (9.0, 18.0), 800_000_019).truth
+    assert truth.volume_ml <= 1.25 * MOST_ML.get(truth.variant, truth.volume_ml)
 
 
 def test_what_has_no_room_is_refused(stranger: Recipient) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from triage.phantom.fields import BoolArray, Grid
+from triage.phantom.grids import BoolArray, Grid
 from triage.records import FloatArray
 
 BONE_HU = 280.0
@@ -56,7 +56,7 @@ def find_cavity(hu: FloatArray, step: tuple[float, float], cell: npt.NDArray[np.
     cavity = np.stack([_whole(plane, step) & (h < BONE_HU) for plane, h in zip(cavity, hu, strict=True)])
     volume = float((cavity.sum(axis=(1, 2)) * cell).sum()) * step[0] * step[1] / 1000
     if volume < LEAST_CAVITY_ML:
-        raise ValueError(f"no cavity: only {volume:.0f} mL lie within the skull")
+        raise ValueError(f"no cavity: only {volume:.0f} mL within the skull are as dense as brain")
     if int(cavity.any(axis=(1, 2)).sum()) < LEAST_SLICES:
         raise ValueError("no cavity: too few slices show it")
     return cavity

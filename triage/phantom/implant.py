@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from triage.phantom.anatomy import STILL, Deformation
 from triage.phantom.bleeding import CORE_HU, SOLID, exclusive, fluid, paint_blood, solid
-from triage.phantom.fields import BoolArray, smooth_step
+from triage.phantom.fields import smooth_step
+from triage.phantom.grids import BoolArray
 from triage.phantom.lesions import Plan, Shape, draw_plan
 from triage.phantom.recipient import Recipient
 from triage.phantom.study import BONE_EDGE_HU, Truth
@@ -25,6 +26,9 @@ PAINTINGS = 3
 
 NEAR = 0.25
 """A bleed this much larger or smaller than wanted is not accepted."""
+
+MOST_ML = {"temporal pole": 8.0, "frontal base": 15.0}
+"""Larger contusions spread along the bone of a real skull base as if they lay outside the brain."""
 
 CANVAS_HU = 64.0
 """Difference of the two blank heads that show what painting adds and what it leaves."""
@@ -91,7 +95,7 @@ def implant(recipient: Recipient, label: str, volume_ml: float | tuple[float, fl
     for attempt in range(ATTEMPTS):
         chance = _Chance((seed, SUBTYPES.index(label), attempt))
         plan = draw_plan(label, chance.stream(0), (low, high), 0.0)
-        if plan.volume_ml < low * (1 - NEAR):  # its place holds less
+        if not low * (1 - NEAR) <= plan.volume_ml <= MOST_ML.get(plan.variant, plan.volume_ml):  # its place holds less
             continue
         made = _made(recipient, plan, chance)
         if made is not None and abs(made.truth.volume_ml / plan.volume_ml - 1) <= NEAR:
