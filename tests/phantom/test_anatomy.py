@@ -7,19 +7,8 @@ import pytest
 
 from triage.phantom import SHIFTED, USUAL, WIDE, PhantomSpec, PhantomStudy, Profile, generate
 from triage.phantom.bleeding import draw_plans
-from triage.phantom.fields import (
-    SLAB_VOXELS,
-    Grid,
-    capsule,
-    coordinates,
-    is_empty,
-    noise,
-    region_around,
-    resample,
-    rod_region,
-    slabs,
-    soft_slab,
-)
+from triage.phantom.fields import capsule, noise, resample, soft_slab
+from triage.phantom.grids import SLAB_VOXELS, Grid, coordinates, is_empty, region_around, rod_region, slabs
 from triage.phantom.profile import draw_head
 from triage.phantom.scanner import photon_noise
 from triage.phantom.skull import cavity_region, head_region, surface

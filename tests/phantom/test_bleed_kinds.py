@@ -11,7 +11,7 @@ from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import Brain
 from triage.phantom.bleeding import draw_plans, paint_blood
 from triage.phantom.clots import Patch, texture
-from triage.phantom.fields import Grid, coordinates
+from triage.phantom.grids import Grid, coordinates
 from triage.phantom.lesions import Plan, Shape
 from triage.phantom.parenchyma import intraparenchymal
 from triage.phantom.profile import USUAL, draw_head

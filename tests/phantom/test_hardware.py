@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from triage.phantom import USUAL, PhantomSpec, PhantomStudy, Profile, generate
-from triage.phantom.fields import BoolArray, Grid
+from triage.phantom.grids import BoolArray, Grid
 from triage.phantom.hardware import draw_marks, streaks
 from triage.records import FloatArray
 

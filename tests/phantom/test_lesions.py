@@ -12,7 +12,7 @@ from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import STILL, Deformation, deformed
 from triage.phantom.bleeding import draw_plans
 from triage.phantom.density import LARGE_HU
-from triage.phantom.fields import Coordinates, Grid, coordinates
+from triage.phantom.grids import Coordinates, Grid, coordinates
 from triage.phantom.lesions import Plan
 from triage.phantom.parenchyma import intraparenchymal
 from triage.phantom.profile import USUAL, Head, draw_head

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from triage.phantom import USUAL, PhantomSpec, generate
-from triage.phantom.fields import Grid
+from triage.phantom.grids import Grid
 from triage.phantom.motion import moved
 from triage.records import SUBTYPES, FloatArray
 

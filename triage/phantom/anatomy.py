@@ -4,26 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triage.phantom.fields import (
+from triage.phantom.fields import Lattice, blend_in, capsule, ellipsoid, lattice, noise, smooth_step, soft, soft_slab
+from triage.phantom.grids import (
     Coordinates,
     Grid,
-    Lattice,
     Point,
     Region,
-    blend_in,
-    capsule,
     coordinates,
-    ellipsoid,
     held,
-    lattice,
-    noise,
+    is_empty,
+    region_about,
     region_around,
     region_in,
     rod_region,
     slabs,
-    smooth_step,
-    soft,
-    soft_slab,
 )
 from triage.phantom.parts import CAUDATE, FAR_MM, brain_scale, chambers, placed, spaces
 from triage.phantom.profile import Head
@@ -32,6 +26,13 @@ from triage.records import FloatArray
 
 FALX_HU = 50.0
 CALCIUM_HU = (110.0, 420.0)
+
+ARTERIES: tuple[tuple[Point, Point], ...] = (
+    ((6, -10, -22), (9, -14, -17)), ((9, -14, -17), (34, -17, -13)), ((9, -14, -17), (2, -28, -13)),
+)  # fmt: skip
+"""Axes on the left: carotid, middle and anterior cerebral artery."""
+
+BASILAR: tuple[Point, Point] = ((0, 3, -44), (0, 0, -22))
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,24 +344,18 @@ def _arteries(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatA
     """Circle of Willis and basilar artery, in place."""
     at, width = s.at, grid.soft_mm
     vessels = np.zeros_like(hu)
-    for side_of in (-1.0, 1.0):
-        for a, b in (((6, -10, -22), (9, -14, -17)), ((9, -14, -17), (34, -17, -13)), ((9, -14, -17), (2, -28, -13))):
-            start, end = (side_of * a[0], a[1], a[2]), (side_of * b[0], b[1], b[2])
-            region = rod_region(grid, start, end, 1.6 + width)
-            rod = capsule(at.at(region), start, end, (1.6, 1.1))
-            np.maximum(vessels[region], soft(rod, width), out=vessels[region])
-    region = _rod_region(grid, (0, 2, -44), (0, 0, -22), 4)
-    np.maximum(vessels[region], soft(capsule(at.at(region), (0, 3, -44), (0, 0, -22), (1.7, 1.7)), width),
-               out=vessels[region])  # fmt: skip
+    rods = [(_mirrored(a, side), _mirrored(b, side), (1.6, 1.1)) for side in (-1.0, 1.0) for a, b in ARTERIES]
+    for start, end, radii in [*rods, (*BASILAR, (1.7, 1.7))]:
+        region = rod_region(grid, start, end, max(radii) + width)
+        rod = capsule(at.at(region), start, end, radii)
+        np.maximum(vessels[region], soft(rod, width), out=vessels[region])
     block = region_around(grid, (-38, -32, -48), (38, 6, -8))
     share = vessels[block] * inside[block] * np.float32(min(0.8 * head.arteries, 1.0))
     blend_in(hu[block], share, head.blood_hu - 6)
 
 
-def _rod_region(grid: Grid, a: Point, b: Point, reach: float) -> Region:
-    low = (min(a[0], b[0]) - reach, min(a[1], b[1]) - reach, min(a[2], b[2]) - reach)
-    high = (max(a[0], b[0]) + reach, max(a[1], b[1]) + reach, max(a[2], b[2]) + reach)
-    return region_around(grid, low, high)
+def _mirrored(point: Point, side: float) -> Point:
+    return (side * point[0], point[1], point[2])
 
 
 def _calcify(hu: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> None:
@@ -381,7 +376,6 @@ def _calcify(hu: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.ra
         spots.append(((0.0, -45.0, 25 + 20 * draw[7]), (r, r * 3, r * 2)))
     for centre, radii in spots:
         value = float(rng.uniform(*CALCIUM_HU))
-        reach = max(radii) + 10
-        region = _rod_region(grid, centre, centre, reach)
-        if all(part.stop > part.start for part in region):
+        region = region_about(grid, centre, max(radii) + 10)
+        if not is_empty(region):
             blend_in(hu[region], soft(ellipsoid(at.at(region), centre, radii), grid.soft_mm), value)

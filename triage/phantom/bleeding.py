@@ -9,7 +9,8 @@ from scipy import ndimage
 from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import Brain, Deformation
 from triage.phantom.clots import Patch, texture
-from triage.phantom.fields import BoolArray, Region, blend_in, soft
+from triage.phantom.fields import blend_in, soft
+from triage.phantom.grids import BoolArray, Region
 from triage.phantom.lesions import Plan, Shape
 from triage.phantom.parenchyma import CONTUSIONS, intraparenchymal
 from triage.phantom.profile import Scanner

@@ -4,23 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triage.phantom.fields import (
-    Coordinates,
-    Grid,
-    Point,
-    blend_in,
-    capsule,
-    ellipsoid,
-    is_empty,
-    noise,
-    region_around,
-    region_in,
-    rod_region,
-    slabs,
-    smooth_step,
-    soft,
-    soft_slab,
-)
+from triage.phantom.fields import blend_in, capsule, ellipsoid, noise, smooth_step, soft, soft_slab
+from triage.phantom.grids import Coordinates, Grid, Point, is_empty, point, region_around, region_in, rod_region, slabs
 from triage.phantom.profile import Head
 from triage.phantom.skull import (
     BASE_MM,
@@ -90,14 +75,14 @@ class _Base:
         a, b = (tuple(v * f for v, f in zip(p, self.scale, strict=True)) for p in points)
         r = tuple(v * self.scale[0] for v in radii)
         reach = max(r) + 0.5 * self.grid.soft_mm
-        region = rod_region(self.grid, _point(a), _point(b), reach, (MOST_BEND_MM, MOST_BEND_MM, MOST_BEND_MM))
+        region = rod_region(self.grid, point(a), point(b), reach, (MOST_BEND_MM, MOST_BEND_MM, MOST_BEND_MM))
         if is_empty(region):
             return
         here = self.at.at(region)
         if shape == "rod":
-            inside = capsule(here, _point(a), _point(b), (r[0], r[1]))
+            inside = capsule(here, point(a), point(b), (r[0], r[1]))
         else:
-            inside = ellipsoid(here, _point(a), _point(r))
+            inside = ellipsoid(here, point(a), point(r))
         blend_in(self.hu[region], soft(inside, self.grid.soft_mm), value)
 
     def egg(self, centre: Point, radii: Point, value: float) -> None:
@@ -107,11 +92,6 @@ class _Base:
     def rod(self, start: Point, end: Point, radii: tuple[float, float], value: float) -> None:
         """Paint one tapering rod."""
         self.lay("rod", (start, end), (*radii, 0.0), value)
-
-
-def _point(values: tuple[float, ...]) -> Point:
-    x, y, z = values
-    return (x, y, z)
 
 
 def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng: np.random.Generator) -> None:
@@ -208,7 +188,7 @@ def _nose(base: _Base, rng: np.random.Generator) -> None:
     base.egg((0, -22, -74), (12, 16, 16), air)  # nasopharynx
     base.rod((0, -76, -48), (0, -34, -60), (0.9, 0.9), bone * 0.6)
     low = region_around(base.grid, (-13, -66, -50), (13, -30, -30))
-    if all(part.stop > part.start for part in low):
+    if not is_empty(low):
         here = base.at.at(low)
         cut = np.abs((here.y + np.float32(0.5) * np.abs(here.x) + np.float32(0.3) * here.z) % 9.0 - 4.5)
         walls = np.maximum(soft_slab(np.abs(here.x), 0.6, base.grid.soft_mm), soft_slab(cut, 0.35, base.grid.soft_mm))
@@ -225,7 +205,7 @@ def _sinuses(base: _Base, wide: float, rng: np.random.Generator) -> None:
 def _frontal_sinus(hu: FloatArray, grid: Grid, s: Surface, wide: float) -> None:
     """Air between the tables of the forehead, in place."""
     region = region_around(grid, (-40, -150, -40), (40, -40, 16))
-    if any(part.stop <= part.start for part in region):
+    if is_empty(region):
         return
     at, layer = s.at.at(region), s.vault[region] + np.float32(0.52) * s.bone[region]
     half = np.float32(0.28) * s.bone[region] + np.float32(0.6)

@@ -12,21 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from triage.phantom.grids import SLAB_VOXELS as SLAB_VOXELS
-from triage.phantom.grids import BoolArray as BoolArray
-from triage.phantom.grids import Coordinates as Coordinates
-from triage.phantom.grids import Grid as Grid
-from triage.phantom.grids import Point as Point
-from triage.phantom.grids import Region as Region
-from triage.phantom.grids import coordinates as coordinates
-from triage.phantom.grids import held as held
-from triage.phantom.grids import is_empty as is_empty
-from triage.phantom.grids import lerp_axis
-from triage.phantom.grids import region_around as region_around
-from triage.phantom.grids import region_in as region_in
-from triage.phantom.grids import rod_region as rod_region
-from triage.phantom.grids import slabs as slabs
-from triage.phantom.grids import with_rows as with_rows
+from triage.phantom.grids import SLAB_VOXELS, Coordinates, Point, lerp_axis
 from triage.records import FloatArray
 
 AnyField = npt.NDArray[np.floating[Any]]

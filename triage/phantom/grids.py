@@ -1,6 +1,6 @@
 """Grids of voxels in a head: where they lie, blocks of them that hold a shape, blocks small enough to be quick."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 
@@ -16,6 +16,12 @@ SLAB_VOXELS = 2**16
 """Greatest number of voxels worked on at once, where a slice has no more."""
 
 BoolArray = npt.NDArray[np.bool_]
+
+
+def point(values: Iterable[float]) -> Point:
+    """Three values as a point."""
+    x, y, z = values
+    return (x, y, z)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +120,15 @@ def region_around(grid: Grid, low: Point, high: Point) -> Region:
     """
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     half = [abs(b - a) / 2 for a, b in zip(low, high, strict=True)]
-    inverse = _inverse(grid.matrix.tolist())
+    inverse = inverted(grid.matrix.tolist())
     return _block(grid, inverse, [middle], [sum(abs(f) * h for f, h in zip(row, half, strict=True)) for row in inverse])
+
+
+def region_about(grid: Grid, centre: Point, reach_mm: float) -> Region:
+    """The same of the cube about a point, from its middle to a side."""
+    x, y, z = centre
+    low, high = (x - reach_mm, y - reach_mm, z - reach_mm), (x + reach_mm, y + reach_mm, z + reach_mm)
+    return region_around(grid, low, high)
 
 
 def rod_region(grid: Grid, start: Point, end: Point, reach_mm: float, slack_mm: Point = (0.0, 0.0, 0.0)) -> Region:
@@ -131,7 +144,7 @@ def rod_region(grid: Grid, start: Point, end: Point, reach_mm: float, slack_mm: 
     Returns:
         Slices into arrays of the grid; empty where the rod lies outside.
     """
-    inverse = _inverse(grid.matrix.tolist())
+    inverse = inverted(grid.matrix.tolist())
     away = [
         reach_mm * sum(f * f for f in row) ** 0.5 + sum(abs(f) * m for f, m in zip(row, slack_mm, strict=True))
         for row in inverse
@@ -139,7 +152,7 @@ def rod_region(grid: Grid, start: Point, end: Point, reach_mm: float, slack_mm: 
     return _block(grid, inverse, [start, end], away)
 
 
-def _inverse(m: list[list[float]]) -> list[list[float]]:
+def inverted(m: list[list[float]]) -> list[list[float]]:
     """Of a 3 x 3 matrix, in plain floats: quick, and the same on every machine."""
     rows = [_cross(m[1], m[2]), _cross(m[2], m[0]), _cross(m[0], m[1])]
     volume = sum(a * b for a, b in zip(m[0], rows[0], strict=True))

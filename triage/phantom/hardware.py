@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from triage.phantom.fields import AnyField, Grid, Point, Region, blend_in, capsule, ellipsoid, region_around, soft
+from triage.phantom.fields import AnyField, blend_in, capsule, ellipsoid, soft
+from triage.phantom.grids import Grid, Point, Region, is_empty, region_around
 from triage.phantom.profile import Profile
 from triage.phantom.scalp import (
     HEART,
@@ -125,7 +126,7 @@ def _rod(site: Site, start: Point, end: Point, radius: float) -> tuple[Region, F
     (ax, ay, az), (bx, by, bz), r = start, end, radius + 3
     low, high = (min(ax, bx) - r, min(ay, by) - r, min(az, bz) - r), (max(ax, bx) + r, max(ay, by) + r, max(az, bz) + r)
     region = region_around(site.grid, low, high)
-    if any(part.stop <= part.start for part in region):
+    if is_empty(region):
         return None
     return region, capsule(site.surface.at.at(region), start, end, (radius, radius))
 

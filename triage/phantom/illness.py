@@ -7,18 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from triage.phantom.anatomy import Brain
-from triage.phantom.fields import (
-    AnyField,
-    Coordinates,
-    Point,
-    Region,
-    blend_in,
-    capsule,
-    ellipsoid,
-    noise,
-    region_around,
-    soft,
-)
+from triage.phantom.fields import AnyField, blend_in, capsule, ellipsoid, noise, soft
+from triage.phantom.grids import Coordinates, Point, Region, is_empty, region_around
 from triage.phantom.profile import Head, Profile
 from triage.phantom.scalp import around
 from triage.phantom.skull import Site
@@ -125,7 +115,7 @@ def _block(hu: FloatArray, site: Site, brain: Brain, centre: Point, reach_mm: Po
     x, y, z = (c * r / n for c, r, n in zip(centre, head.radii_mm, (67, 84, 76), strict=True))
     dx, dy, dz = (1.12 * reach + 8 for reach in reach_mm)
     region = region_around(site.grid, (x - dx, y - dy, z - dz), (x + dx, y + dy, z + dz))
-    if any(part.stop <= part.start for part in region):
+    if is_empty(region):
         return None
     inside = brain.inside[region] * (1 - brain.dura[region]) * _clear_of_bone(hu[region])
     fluid = brain.csf[region]

@@ -7,7 +7,8 @@ import numpy as np
 
 from triage.phantom.anatomy import STILL, Deformation
 from triage.phantom.density import mean_hu, measured_ml
-from triage.phantom.fields import AnyField, BoolArray, Coordinates, Grid, Point, noise, region_around
+from triage.phantom.fields import AnyField, noise
+from triage.phantom.grids import BoolArray, Coordinates, Grid, Point, is_empty, region_around
 from triage.phantom.profile import USUAL, Head, Profile
 from triage.phantom.skull import Surface
 from triage.records import SUBTYPES, FloatArray
@@ -304,7 +305,7 @@ def outside_brain(
     """
     make: Callable[..., FloatArray] = epidural if plan.label == EPIDURAL else subdural
     region = region_around(grid, *SIDES[plan.side > 0])
-    if any(part.stop <= part.start for part in region):
+    if is_empty(region):
         return np.full(grid.shape, FAR, np.float32), STILL
     here = replace(s, at=s.at.at(region), depth=s.depth[region], tentorium=s.tentorium[region])
     found = make(head, grid, here, plan, rng)

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from triage.phantom.fields import Grid
+from triage.phantom.grids import Grid
 from triage.records import FloatArray
 
 STEP_SHARE = 0.3

@@ -3,7 +3,8 @@
 import numpy as np
 
 from triage.phantom.anatomy import Deformation
-from triage.phantom.fields import Coordinates, Grid, Point, Region, noise, region_around, smooth_least
+from triage.phantom.fields import noise, smooth_least
+from triage.phantom.grids import Coordinates, Grid, Point, Region, is_empty, region_about
 from triage.phantom.lesions import FAR, Plan, reach
 from triage.phantom.profile import Head
 from triage.phantom.skull import Surface
@@ -63,10 +64,10 @@ def intraparenchymal(
     if plan.variant in BELOW:
         shift = 0.0
     half = 12 + 3.2 * push
-    region = region_around(grid, _moved(centre, -half), _moved(centre, half))
+    region = region_about(grid, centre, half)
     distance = np.full(grid.shape, FAR, np.float32)
     change = Deformation(0.0, shift, centre, push * (0.5 if plan.variant in CONTUSIONS else 1.0))
-    if any(part.stop <= part.start for part in region):
+    if is_empty(region):
         return distance, change
     make = _patches if plan.variant in CONTUSIONS else _lump
     level = make(grid, s, region, (centre, push), rng)
@@ -75,10 +76,6 @@ def intraparenchymal(
     radius = reach(level, bound > 0, plan.volume_ml, grid)
     distance[region] = np.minimum(radius - level, bound)
     return distance, change
-
-
-def _moved(point: Point, by: float) -> Point:
-    return (point[0] + by, point[1] + by, point[2] + by)
 
 
 def _bound(s: Surface, region: Region, plan: Plan) -> FloatArray:

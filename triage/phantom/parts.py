@@ -1,12 +1,12 @@
 """Parts of the average brain that are rows of rods, laid into a deformed one: ventricles, cisterns, caudate."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from triage.phantom.fields import Coordinates, Grid, Point, Region, capsule, is_empty, rod_region, slabs
+from triage.phantom.fields import capsule
+from triage.phantom.grids import Coordinates, Grid, Point, Region, is_empty, point, rod_region, slabs
 from triage.phantom.profile import Head
 from triage.phantom.skull import Surface
 from triage.records import FloatArray
@@ -62,7 +62,7 @@ class Place:
         ]
         slack = [(high - low) / 2 / f for f, low, high, _ in axes]
         reach = reach_mm / min(*self.scale, 1.0) / squash
-        return rod_region(self.grid, _point(ends[0]), _point(ends[1]), reach, _point(slack))
+        return rod_region(self.grid, point(ends[0]), point(ends[1]), reach, point(slack))
 
 
 def placed(head: Head, grid: Grid, s: Surface, at: Coordinates) -> Place:
@@ -73,12 +73,7 @@ def placed(head: Head, grid: Grid, s: Surface, at: Coordinates) -> Place:
         for axis, (moved, still) in enumerate(((at.x, s.at.x), (at.y, s.at.y), (at.z, s.at.z))):
             away = moved[part] - still[part] * np.float32(scale[axis])
             low[axis], high[axis] = min(low[axis], float(away.min())), max(high[axis], float(away.max()))
-    return Place(grid, at, scale, _point(low), _point(high))
-
-
-def _point(values: Sequence[float]) -> Point:
-    x, y, z = values
-    return (x, y, z)
+    return Place(grid, at, scale, point(low), point(high))
 
 
 def brain_scale(head: Head) -> Point:

@@ -36,7 +36,7 @@ class Profile:
     arteries: Range = (0.5, 1.0)
     """How much of the circle of Willis is seen; (0, 0): nothing."""
     air: Range = (0.5, 1.15)
-    """Size of the air spaces of sinuses and mastoids; (0, 0): none."""
+    """Size of the air spaces of sphenoid, forehead and mastoids; (0, 0): none. Nose and ethmoid always hold air."""
     bend_mm: Range = (0.5, 2.0)
     """Irregularity of the skull base, a standard deviation."""
     sulcus_mm: Range = (2.6, 3.4)
@@ -187,7 +187,7 @@ class Head:
     arteries: float
     """How much of the circle of Willis is seen, 0..1 and more."""
     air: float
-    """Size of the air spaces of sinuses and mastoids against large ones."""
+    """Size of the air spaces of sphenoid, forehead and mastoids against large ones."""
     falx_bend_mm: float
     """How far the falx bows to one side."""
     choroid: float

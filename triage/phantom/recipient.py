@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from triage.phantom.anatomy import Brain
 from triage.phantom.cavity import LEAST_SLICES, depth_below, find_cavity, within
-from triage.phantom.fields import BoolArray, Coordinates, Grid, capsule, coordinates, soft
+from triage.phantom.fields import capsule, soft
+from triage.phantom.grids import BoolArray, Coordinates, Grid, coordinates
 from triage.phantom.profile import USUAL, Head, draw_head
 from triage.phantom.skull import Site, Surface
 from triage.records import FloatArray

@@ -5,17 +5,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from triage.phantom.fields import (
-    AnyField,
-    BoolArray,
-    Point,
-    Region,
-    blend_in,
-    ellipsoid,
-    region_around,
-    smooth_step,
-    soft,
-)
+from triage.phantom.fields import AnyField, blend_in, ellipsoid, smooth_step, soft
+from triage.phantom.grids import BoolArray, Point, Region, inverted, is_empty, region_about
 from triage.phantom.skull import FAT_HU, MUSCLE_HU, SKIN_HU, Site, scaled
 from triage.records import FloatArray
 
@@ -59,7 +50,7 @@ def outwards(site: Site, start: Point, way: Point, above_mm: float) -> Point | N
     """
     reach = np.arange(0.0, 150.0, 0.5)
     points = np.array(start)[:, None] + np.array(way)[:, None] * reach - site.grid.origin_mm[:, None]
-    inverse = np.linalg.inv(site.grid.matrix)
+    inverse = np.array(inverted(site.grid.matrix.tolist()))
     index = np.stack([(points * row[:, None]).sum(axis=0) for row in inverse])
     index = np.rint(index + (np.array(site.grid.shape)[:, None] - 1) / 2.0).astype(int)
     held = ((index >= 0) & (index < np.array(site.grid.shape)[:, None])).all(axis=0)
@@ -89,10 +80,8 @@ def bone_share(hu: FloatArray, site: Site, region: Region) -> FloatArray:
 
 def around(site: Site, centre: Point, reach_mm: float) -> Region | None:
     """Voxels of the cube about a point; None where that is outside the stack."""
-    x, y, z = centre
-    low, high = (x - reach_mm, y - reach_mm, z - reach_mm), (x + reach_mm, y + reach_mm, z + reach_mm)
-    region = region_around(site.grid, low, high)
-    return region if all(part.stop > part.start for part in region) else None
+    region = region_about(site.grid, centre, reach_mm)
+    return None if is_empty(region) else region
 
 
 def away(site: Site, region: Region, centre: Point) -> FloatArray:

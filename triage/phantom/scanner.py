@@ -5,7 +5,7 @@ from math import ceil, exp
 import numpy as np
 from scipy import ndimage
 
-from triage.phantom.fields import Coordinates, Grid, is_empty, region_around, region_in, slabs
+from triage.phantom.grids import Coordinates, Grid, is_empty, region_around, region_in, slabs
 from triage.phantom.profile import Head, Scanner
 from triage.phantom.skull import Surface
 from triage.records import FloatArray

@@ -3,7 +3,8 @@
 import numpy as np
 
 from triage.phantom.anatomy import Brain
-from triage.phantom.fields import Coordinates, Grid, Point, noise, soft
+from triage.phantom.fields import noise, soft
+from triage.phantom.grids import Coordinates, Grid, Point
 from triage.phantom.lesions import Plan, reach
 from triage.phantom.skull import Surface
 from triage.records import FloatArray

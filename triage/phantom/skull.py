@@ -4,20 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triage.phantom.fields import (
+from triage.phantom.fields import capsule, noise, smooth_least, smooth_step
+from triage.phantom.grids import (
     Coordinates,
     Grid,
     Point,
     Region,
-    capsule,
     coordinates,
     held,
     is_empty,
-    noise,
     region_around,
     slabs,
-    smooth_least,
-    smooth_step,
     with_rows,
 )
 from triage.phantom.profile import Head

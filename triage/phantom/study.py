@@ -10,7 +10,8 @@ from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import paint_brain
 from triage.phantom.bleeding import SOLID, draw_plans, exclusive, fluid, match_density, paint_blood, solid
 from triage.phantom.bones import paint_base_and_face, paint_scalp_and_vault
-from triage.phantom.fields import BoolArray, Grid, Region, coordinates, region_in, resample, slabs
+from triage.phantom.fields import resample
+from triage.phantom.grids import BoolArray, Grid, Region, coordinates, region_in, slabs
 from triage.phantom.hardware import Marks, draw_marks, paint_marks, paint_surgery, streaks
 from triage.phantom.illness import Illness, draw_illness, paint_illness
 from triage.phantom.lesions import Shape
