@@ -87,6 +87,7 @@ def _run_text(run: Run) -> str:
         f"seed {recipe.seed}, {facts.get('steps', 0)} steps of {recipe.batch} slices, {facts.get('epochs', 0)} epochs",
         f"weights of epoch {facts.get('best_epoch', '?')} ({recipe.select})",
         f"started from {' and '.join(began)}" if began else "",
+        f"weights brought home as {facts['brought_home_as']}" if "brought_home_as" in facts else "",
         f"{facts.get('seconds', 0):.0f} s on {facts.get('device', 'an unknown device')} in {recipe.precision}",
         versions,
     ]

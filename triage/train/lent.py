@@ -1,9 +1,11 @@
 """The one command for a GPU machine that is lent for minutes: phantoms, training, what must come home.
 
-    python -m triage.train.lent --work FOLDER --minutes 9 --recipe phantom-joint --out OUT --parts 1-4
+    python -m triage.train.lent --work FOLDER --minutes 9 --recipe phantom-joint --out OUT
 
-Needs torch, torchvision, numpy, scipy and safetensors, no network and no data. The same command goes on where it was
-interrupted; once the run is finished it only writes the parts. At home `triage-train assemble` makes the run whole.
+Needs torch, torchvision, numpy, scipy and safetensors, no network and no data. FOLDER gets some 15 GB: in memory
+(/dev/shm) where that suffices, for epochs of phantoms come and go. After every epoch its weights lie under OUT, as
+int8, which is what a pack holds; `--minutes 0 --storage fp16 --parts 1-4` then writes finer ones and trains no more.
+The same command goes on where it was interrupted. At home `triage-train assemble` makes the run whole.
 
 How long a run is follows from a short trial: images a second of the network and slices a second of the phantoms give
 the epochs that fit, which become part of the recipe. So the schedule ends in time, and the run can be repeated.
@@ -39,13 +41,17 @@ MOST_VIEWS, LEAST_VIEWS = 4.0, 1.0
 """How often an epoch draws a fresh slice."""
 
 END_S, HOME_S = 6.0, 20.0
-"""Kept for what ends an epoch (watching, saving), and for writing what must come home."""
+"""Kept for what ends an epoch (watching, saving, writing), and for ending the processes and the last writing."""
 
 COMPILE_S = 30.0
 """A GPU's code, compiled for the trial, is looked up and loaded for the run in less."""
 
+SHARED = 0.85
+"""Phantoms are made this much slower while a network trains beside them."""
+
 MARGIN = 0.92
-"""Share of the time left that is planned for: a trial is short, and machines are shared."""
+"""Share of the time left that is planned for: a trial is short, and machines are shared. A run that is cut as late as
+that loses little, for its rate has nearly fallen to nothing."""
 
 TELL_S = 15.0
 
@@ -66,7 +72,7 @@ class Pace:
 
 
 def planned(recipe: Recipe, slices: float, pace: Pace, seconds: float) -> dict[str, str]:
-    """Epochs that fit into the time left, and draws that keep network and phantoms equally busy.
+    """Epochs that fit into the time left, and draws that fill it and keep network and phantoms equally busy.
 
     Args:
         recipe: Epochs and draws that the command line set are left alone.
@@ -77,16 +83,17 @@ def planned(recipe: Recipe, slices: float, pace: Pace, seconds: float) -> dict[s
     Returns:
         Changes of the recipe, as `overridden` takes them.
     """
-    changes = {}
+    is_free = bool(recipe.fresh) and "draws" not in recipe.overrides
     making = slices / pace.slices_s if recipe.fresh else 0.0
-    draws = float(recipe.draws)
-    if recipe.fresh and "draws" not in recipe.overrides:
-        draws = min(max(pace.images_s * making, LEAST_VIEWS * slices), MOST_VIEWS * slices)
-        draws = max(draws // recipe.batch, 1) * recipe.batch
-        changes["draws"] = f"{draws:.0f}"
+    least, most = LEAST_VIEWS * slices, MOST_VIEWS * slices
+    draws = min(max(pace.images_s * (making - END_S), least), most) if is_free else float(recipe.draws)
+    epochs, changes = recipe.epochs, {}
     if "epochs" not in recipe.overrides:
-        epoch_s = max(making, draws / pace.images_s) + END_S
-        changes["epochs"] = str(max(int(seconds * MARGIN / epoch_s), 1))
+        epochs = max(int(seconds * MARGIN / max(making, draws / pace.images_s + END_S)), 1)
+        changes["epochs"] = str(epochs)
+    if is_free:
+        draws = min(pace.images_s * (seconds * MARGIN / epochs - END_S), most)
+        changes["draws"] = f"{max(draws // recipe.batch, 1) * recipe.batch:.0f}"
     return changes
 
 
@@ -102,12 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = _parsed(arguments)
     until = time.monotonic() + 60.0 * typed.minutes
     try:
+        _span(typed.parts)
         run = _train(typed, until)
         if not (run.folder / BEST).exists():
             print("no epoch is ended yet; the same command goes on", flush=True)
             return UNFINISHED
-        for line in write_parcel(run, _base(typed), typed.out, _span(typed.parts)):
-            print(line, flush=True)
+        _write(typed, run)
     except TriageError as e:
         print(f"lent: {e}", file=sys.stderr)
         return 1
@@ -118,9 +125,10 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m triage.train.lent", description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="keeps the cache and the run between calls")
     parser.add_argument("--out", type=Path, required=True, help="what must come home is written there")
-    parser.add_argument("--minutes", type=float, default=9.0, help="for everything; a run too long is cut and saved")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for everything; 0: only write what is there")
     parser.add_argument("--recipe", default="phantom-joint")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the recipe")
+    parser.add_argument("--storage", choices=("int8", "fp16"), default="int8", help="of the weights that come home")
     parser.add_argument("--parts", default="", help="I-J: only these parts of the weights; all when left out")
     parser.add_argument("--studies", type=int, default=STUDIES, help="phantoms to watch, calibrate and test on")
     parser.add_argument("--image-px", type=int, default=IMAGE_PX, help="rows and columns of a phantom")
@@ -143,11 +151,16 @@ def _span(text: str) -> tuple[int, int] | None:
         raise TrainingError(f"--parts {text}: write it as I-J") from e
 
 
+def _write(typed: argparse.Namespace, run: Run) -> None:
+    for line in write_parcel(run, _base(typed), typed.out, typed.storage, _span(typed.parts)):
+        _say(line)
+
+
 def _train(typed: argparse.Namespace, until: float) -> Run:
     """Train what is left of the run, as far as the time allows."""
-    folder = typed.work / "run"
+    folder, until = typed.work / "run", until - HOME_S
     begun = (folder / RECIPE).exists()
-    if begun and open_run(folder).facts["finished"]:
+    if begun and (open_run(folder).facts["finished"] or time.monotonic() > until):
         return open_run(folder)
     pairs = dict(pair.partition("=")[::2] for pair in typed.set)
     recipe = open_run(folder).recipe if begun else overridden(recipe_named(typed.recipe), pairs)
@@ -159,23 +172,31 @@ def _train(typed: argparse.Namespace, until: float) -> Run:
         if recipe.fresh:
             fresh.start(open_run(folder).facts["epochs"] if begun else 0)
         if not begun:
-            begin = time.monotonic()
             recipe, images_s = _measured(recipe, cache, device, typed.trial_steps)
-            slices = recipe.fresh * len(cache) / typed.studies
-            wait = max(slices / slices_s - (time.monotonic() - begin), 0.0)
-            kept = HOME_S + wait + (COMPILE_S if recipe.compiled and device.type == "cuda" else 0.0)
-            changes = planned(recipe, slices, Pace(images_s, slices_s), until - time.monotonic() - kept)
+            slices = len(fresh.chunk(0, _in_time(until))) if recipe.fresh else 0
+            compiling = COMPILE_S if recipe.compiled and device.type == "cuda" else 0.0
+            changes = planned(recipe, slices, Pace(images_s, slices_s), until - time.monotonic() - compiling)
             _say(f"{images_s:,.0f} images/s, phantoms {slices_s:,.0f} slices/s; {changes}")
             recipe = overridden(recipe, changes)
         options = FitOptions(
-            device=device, resume=begun, until=until - HOME_S, fresh=fresh if recipe.fresh else None,
-            command=shlex.join(["python", "-m", "triage.train.lent", *sys.argv[1:]]), on_event=_watch(),
+            device=device, resume=begun, until=until, fresh=fresh if recipe.fresh else None,
+            command=shlex.join(["python", "-m", "triage.train.lent", *sys.argv[1:]]), on_event=_watch(typed, folder),
         )  # fmt: skip
         return fit(recipe, cache, folder, options)
 
 
+def _in_time(until: float) -> Callable[[], None]:
+    """What raises TrainingError once the time is over."""
+
+    def look() -> None:
+        if time.monotonic() > until:
+            raise TrainingError("the time was over before the first phantoms were there; ask for fewer (--set fresh=N)")
+
+    return look
+
+
 def _cache(typed: argparse.Namespace, data: PhantomData) -> tuple[Cache, float]:
-    """The cache, and slices a second as its phantoms were made; starting the processes does not count."""
+    """The cache, and how many fresh slices a second its making promises; starting the processes does not count."""
     times: list[float] = []
     cache = write_phantoms(
         typed.work / "cache", data, typed.workers, lambda _done, _total: times.append(time.monotonic())
@@ -184,7 +205,7 @@ def _cache(typed: argparse.Namespace, data: PhantomData) -> tuple[Cache, float]:
     slices_s = (len(times) - 1) * len(cache) / len(data.seeds) / span if span else FALLBACK_SLICES_S
     told = f"made at {slices_s:,.0f} a second" if span else "there already"
     _say(f"phantoms of version {VERSION}: {len(cache):,} slices, {told}")
-    return cache, slices_s
+    return cache, SHARED * slices_s
 
 
 def _measured(recipe: Recipe, cache: Cache, device: torch.device, steps: int) -> tuple[Recipe, float]:
@@ -198,15 +219,18 @@ def _measured(recipe: Recipe, cache: Cache, device: torch.device, steps: int) ->
     return _measured(overridden(recipe, {"compiled": "false"}), cache, device, steps)
 
 
-def _watch() -> Callable[[Event], None]:
+def _watch(typed: argparse.Namespace, folder: Path) -> Callable[[Event], None]:
+    """Tells how far the run is, and writes after each epoch what must come home."""
     told = [0.0]
 
     def show(event: Event) -> None:
         now = time.monotonic()
         if event.epoch_line is not None:
             line = event.epoch_line
+            areas = ", ".join(f"{label} {area:.3f}" for label, area in line["auroc"].items() if area is not None)
             _say(f"epoch {event.epoch}: loss {event.loss:.4f}, watched {line['watched_loss']:.4f}, "
-                 f"AUROC {line['auroc']}, {line['seconds']} s")  # fmt: skip
+                 f"{line['seconds']} s; AUROC {areas}")  # fmt: skip
+            _write(typed, open_run(folder))
         elif now - told[0] > TELL_S:
             told[0] = now
             _say(f"step {event.step} of {event.total_steps}: loss {event.loss:.4f}, {event.images_per_s:,.0f} images/s")

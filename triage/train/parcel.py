@@ -1,16 +1,15 @@
 """A run on its way home from a machine that lets little through: in small parts, put together again.
 
-    RUN, there --write_parcel--> recipe.json run.json metrics.jsonl parcel.json weights-01.safetensors ...
-    those --assemble--> RUN, here
+    RUN, there --write_parcel--> parcel.json int8-01.safetensors int8-02.safetensors ... --assemble--> RUN, here
 
-Weights go as fp16 and what has one axis as it is: variances of batch norm leave fp16's range. The cache of phantoms
-stays behind; its seeds make it anew.
+Weights go as int8, which is what a pack holds, or as fp16 at twice the size; what has one axis goes as it is. The
+run's documents are in parcel.json. The cache of phantoms stays behind; its seeds make it anew.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ import torch
 from safetensors.torch import save_file
 
 from triage.errors import DataError
+from triage.nn.card import Storage
+from triage.nn.stored import expanded, stored
 from triage.phantom import PROFILES, VERSION
 from triage.train.cache import Cache, file_hash, write_atomically
 from triage.train.data import frame_of
 from triage.train.phantoms import PhantomData, inputs_of, spec_of, write_phantoms
-from triage.train.recipes import Recipe
+from triage.train.recipes import Recipe, from_document
 from triage.train.runs import BEST, FACTS, METRICS, RECIPE, Run, load_network, open_run, read_weights, write_weights
 from triage.train.splits import describe, parts_of, split_hash
 
@@ -30,6 +31,9 @@ PARCEL = "parcel.json"
 
 PART_BYTES = 15 * 2**20
 """Of a part, at most."""
+
+LINE_BYTES = 300
+"""More than a tensor's line in a file's header takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,14 @@ class Base:
         return PhantomData(seeds, frame_of(recipe.preprocessing), spec)
 
 
-def write_parcel(run: Run, base: Base, out: Path, parts: tuple[int, int] | None = None) -> list[str]:
-    """Write what must come home.
+def write_parcel(run: Run, base: Base, out: Path, storage: Storage, parts: tuple[int, int] | None = None) -> list[str]:
+    """Write what must come home; what an earlier epoch left there is replaced.
 
     Args:
         run: With at least one epoch ended.
         base: What its cache was made from.
         out: Folder to write to.
+        storage: Of the weights.
         parts: First and last part of the weights to write, from 1; None for all. Documents are always written.
 
     Returns:
@@ -63,50 +68,60 @@ def write_parcel(run: Run, base: Base, out: Path, parts: tuple[int, int] | None 
     Raises:
         DataError: The run has no weights yet.
     """
-    weights = {key: _small(value) for key, value in sorted(read_weights(run.folder / BEST).items())}
-    groups = _groups(weights)
-    scratch = run.folder / "parcel"
-    scratch.mkdir(exist_ok=True)
+    weights = stored(read_weights(run.folder / BEST), storage)
+    groups = in_parts(weights)
+    first, last = parts or (1, len(groups))
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for number, keys in enumerate(groups, 1):
-        path = scratch / f"weights-{number:02d}.safetensors"
+        path = run.folder / f"{storage}-{number:02d}.safetensors"
         save_file({key: weights[key] for key in keys}, path)
         entries.append({"file": path.name, "sha256": file_hash(path), "bytes": path.stat().st_size})
-        if parts is None or parts[0] <= number <= parts[1]:
-            shutil.copyfile(path, out / path.name)
-    shutil.rmtree(scratch)
+        if first <= number <= last:
+            _moved(path, out / path.name)
+        path.unlink(missing_ok=True)
     told: dict[str, Any] = {
-        "parts": entries, "epoch": run.facts.get("best_epoch", 0), "phantom": VERSION,
-        "base": {"first_seed": base.first_seed, "studies": base.studies, "image_px": base.image_px,
-                 "profile": base.profile},
-        "inputs": inputs_of(base.data(run.recipe)),
+        "parts": entries, "epoch": run.facts.get("best_epoch", 0), "phantom": VERSION, "storage": storage,
+        "base": asdict(base), "inputs": inputs_of(base.data(run.recipe)),
+        "documents": {name: _text(run.folder / name) for name in (RECIPE, FACTS, METRICS)},
     }  # fmt: skip
     write_atomically(out / PARCEL, json.dumps(told, indent=2).encode())
-    for name in (RECIPE, FACTS, METRICS):
-        if (run.folder / name).exists():
-            shutil.copyfile(run.folder / name, out / name)
-    here = range(1, len(groups) + 1) if parts is None else range(parts[0], min(parts[1], len(groups)) + 1)
+    here = range(max(first, 1), min(last, len(groups)) + 1)
     size = sum(int(str(entries[k - 1]["bytes"])) for k in here)
-    return [f"{out}: parts {[*here]} of {len(groups)} ({size / 2**20:.1f} MiB), epoch {told['epoch']}"]
+    return [f"{out}: {storage} parts {[*here]} of {len(groups)} ({size / 2**20:.1f} MiB), epoch {told['epoch']}"]
 
 
-def _small(value: torch.Tensor) -> torch.Tensor:
-    return value.half() if value.is_floating_point() and value.dim() > 1 else value
+def _moved(path: Path, to: Path) -> None:
+    """Replace a file whole, also by one of another disk: a machine may be taken away at any moment."""
+    part = to.with_suffix(".part")
+    shutil.copyfile(path, part)
+    part.replace(to)
 
 
-def _groups(weights: dict[str, torch.Tensor]) -> list[list[str]]:
-    """Keys of each part; a tensor larger than a part has one of its own."""
-    groups: list[list[str]] = [[]]
-    room = PART_BYTES
-    for key, value in weights.items():
-        need = value.nbytes + len(key) + 100  # and its line in the file's header
-        if need > room and groups[-1]:
-            groups.append([])
-            room = PART_BYTES
-        groups[-1].append(key)
-        room -= need
-    return groups
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def in_parts(weights: dict[str, torch.Tensor]) -> list[list[str]]:
+    """Share tensors out to parts: the largest first, each into the first part that has room.
+
+    Args:
+        weights: By key.
+
+    Returns:
+        Keys of each part; a tensor larger than a part has one of its own.
+    """
+    parts: list[list[str]] = []
+    rooms: list[int] = []
+    for key in sorted(weights, key=lambda key: (-weights[key].nbytes, key)):
+        need = weights[key].nbytes + LINE_BYTES
+        at = next((k for k, room in enumerate(rooms) if room >= need), len(parts))
+        if at == len(parts):
+            parts.append([])
+            rooms.append(PART_BYTES)
+        parts[at].append(key)
+        rooms[at] -= need
+    return parts
 
 
 def assemble(
@@ -116,7 +131,7 @@ def assemble(
     """Make a run whole from the parts that came home; its cache is made anew from its seeds.
 
     Args:
-        folders: Where the parts and documents lie, in any order; documents may be there twice.
+        folders: Where the parts lie, in any order; the last one's parcel.json counts.
         into: Folder of the run to make; and that of its cache, which is made where it is not there already.
         studies: Phantoms of the cache, if more than the lent machine had: the first are the same and no part of the
             split by patient loses one, so there is more to calibrate and to test on. 0: as many as there.
@@ -133,31 +148,28 @@ def assemble(
     if (run / RECIPE).exists():
         raise DataError(f"{run}: holds a run already; name another --run")
     files = {path.name: path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()}
+    if PARCEL not in files:
+        raise DataError(f"{', '.join(map(str, folders))}: {PARCEL} is missing")
     try:
         parcel = json.loads(files[PARCEL].read_text(encoding="utf-8"))
-        entries, base = parcel["parts"], Base(**parcel["base"])
-        inputs, epoch = parcel["inputs"], int(parcel["epoch"])
-    except KeyError as e:
-        raise DataError(f"{', '.join(map(str, folders))}: {e.args[0]} is missing") from e
-    except (OSError, ValueError, TypeError) as e:
-        raise DataError(f"{files[PARCEL]}: damaged ({e})") from e
+        documents, base = parcel["documents"], Base(**parcel["base"])
+        recipe, facts = from_document(json.loads(documents[RECIPE])), json.loads(documents[FACTS])
+        entries, inputs, epoch = parcel["parts"], parcel["inputs"], int(parcel["epoch"])
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        raise DataError(f"{files[PARCEL]}: damaged ({type(e).__name__}: {e})") from e
     weights = _weights(files, entries)
-    if missing := [name for name in (RECIPE, FACTS) if name not in files]:
-        raise DataError(f"{', '.join(map(str, folders))}: {missing[0]} is missing")
-    there = open_run(files[RECIPE].parent)
-    data = base.data(there.recipe)
-    if inputs_of(data) != inputs:
+    if inputs_of(base.data(recipe)) != inputs:
         raise DataError(
             f"the run is of phantoms of version {parcel.get('phantom')}, this is version {VERSION}; use that one"
         )
-    data = replace(base, studies=max(studies, base.studies)).data(there.recipe)
+    data = replace(base, studies=max(studies, base.studies)).data(recipe)
     made = write_phantoms(cache, data, workers, on_study)
     run.mkdir(parents=True, exist_ok=True)
     write_weights(run / BEST, weights, epoch)
-    if METRICS in files:
-        shutil.copyfile(files[METRICS], run / METRICS)
-    write_atomically(run / FACTS, json.dumps(_facts(there, made), indent=2).encode())
-    shutil.copyfile(files[RECIPE], run / RECIPE)
+    write_atomically(run / METRICS, documents.get(METRICS, "").encode())
+    facts = _facts(recipe, facts, made) | {"brought_home_as": parcel.get("storage")}
+    write_atomically(run / FACTS, json.dumps(facts, indent=2).encode())
+    write_atomically(run / RECIPE, documents[RECIPE].encode())
     whole = open_run(run)
     load_network(whole)
     return whole
@@ -165,23 +177,22 @@ def assemble(
 
 def _weights(files: dict[str, Path], entries: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """All tensors, fp32 again, from parts whose hashes are right."""
-    weights: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for number, entry in enumerate(entries, 1):
         path = files.get(entry["file"])
         if path is None:
             raise DataError(f"{entry['file']} is missing; fetch it with --parts {number}-{number}")
         if file_hash(path) != entry["sha256"]:
             raise DataError(f"{path}: damaged on its way; fetch it again with --parts {number}-{number}")
-        weights |= {key: value.float() if value.is_floating_point() else value
-                    for key, value in read_weights(path).items()}  # fmt: skip
-    return weights
+        tensors |= read_weights(path)
+    return expanded(tensors)
 
 
-def _facts(there: Run, cache: Cache) -> dict[str, Any]:
+def _facts(recipe: Recipe, there: dict[str, Any], cache: Cache) -> dict[str, Any]:
     """Facts of the run with the cache as it lies here; pixels may differ in a bit between processors, seeds do not."""
-    away = {key: there.facts[key] for key in ("cache", "manifest_sha256")}
-    parts = parts_of(there.recipe, cache.index)
-    return there.facts | {
+    away = {key: there.get(key) for key in ("cache", "manifest_sha256")}
+    parts = parts_of(recipe, cache.index)
+    return there | {
         "cache": str(cache.folder.resolve()), "manifest_sha256": cache.identity, "source": cache.manifest.source,
         "split": describe(parts, cache.index), "split_sha256": split_hash(parts, cache.index), "trained_on": away,
     }  # fmt: skip
