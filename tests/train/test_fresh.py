@@ -2,13 +2,15 @@
 
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from train.small import SMALL, small
 
+from triage import phantom
 from triage.errors import DataError, TrainingError
-from triage.phantom import PhantomSpec
+from triage.phantom import PhantomSpec, PhantomStudy
 from triage.train.cache import Cache
 from triage.train.fresh import Fresh, Order, asked_rows, order_of
 from triage.train.loop import FitOptions, fit
@@ -26,20 +28,20 @@ def fresh(recipe: Recipe, folder: Path, background: bool = False, spec: PhantomS
     return Fresh(order_of(recipe, folder / "fresh", spec), 1, background)
 
 
-def test_four_epochs_straight_and_two_and_two_in_the_background_give_identical_weights(
+def test_three_epochs_straight_and_one_and_two_in_the_background_give_identical_weights(
     phantom_cache: Cache, tmp_path: Path
 ) -> None:
-    recipe = recipe_of()
+    recipe = recipe_of(epochs="3")
     with fresh(recipe, tmp_path / "a") as made:
         straight = fit(recipe, phantom_cache, tmp_path / "straight", FitOptions(fresh=made))
     with fresh(recipe, tmp_path / "b") as made:
-        fit(recipe, phantom_cache, tmp_path / "parts", FitOptions(fresh=made, stop_after=2))
+        fit(recipe, phantom_cache, tmp_path / "parts", FitOptions(fresh=made, stop_after=1))
     with fresh(recipe, tmp_path / "c", background=True) as made:
         parts = fit(recipe, phantom_cache, tmp_path / "parts", FitOptions(fresh=made, resume=True))
-        assert not (made.order.folder / "epoch-00003").exists()  # used and deleted
+        assert not (made.order.folder / "epoch-00002").exists()  # used and deleted
     assert not (tmp_path / "c" / "fresh").exists()
     one, other = (torch.load(run.folder / CHECKPOINT, weights_only=True)["learner"] for run in (straight, parts))
-    assert one["step"] == other["step"] == 4
+    assert one["step"] == other["step"] == 3
     assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
     assert [line["train_loss"] for line in epochs_of(straight)] == [line["train_loss"] for line in epochs_of(parts)]
     assert "3 phantoms an epoch" in straight.facts["fresh_source"]
@@ -63,6 +65,24 @@ def test_the_subtypes_are_trained_on_slices_that_bleed(tmp_path: Path) -> None:
     assert 0 < len(rows) < len(cache) or cache.index.labels[:, 0].all()
     assert cache.index.labels[rows, 0].all()
     assert len(asked_rows(recipe_of(), cache.index)) == len(cache)
+
+
+def test_a_seed_that_fails_is_told_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fresh(recipe_of(), tmp_path / "whole") as made:
+        seeds, whole = made.order.data(0).seeds, made.chunk(0)
+
+    def generate(seed: int, spec: PhantomSpec) -> PhantomStudy:
+        if seed == seeds[1]:
+            raise ZeroDivisionError("no room")
+        return phantom.generate(seed, spec)
+
+    monkeypatch.setattr("triage.train.phantoms.generate", generate)
+    with fresh(recipe_of(), tmp_path / "cut") as made:
+        cut = made.chunk(0)
+    assert (whole.manifest.n_studies, cut.manifest.n_studies) == (3, 2)
+    assert f"phantom of seed {seeds[1]} left out: ZeroDivisionError: no room" in capsys.readouterr().err
 
 
 def test_processes_that_died_are_told_and_not_waited_for(tmp_path: Path) -> None:
@@ -101,3 +121,15 @@ def test_a_run_whose_time_is_over_is_saved_to_go_on(phantom_cache: Cache, tmp_pa
     late = fit(recipe, phantom_cache, tmp_path / "run", FitOptions(until=0.0))
     assert (late.facts["steps"], late.facts["finished"]) == (0, False)
     assert fit(recipe, phantom_cache, tmp_path / "run", FitOptions(resume=True)).facts["finished"] is True
+
+
+def test_phantoms_are_waited_for_no_longer_than_there_is_time(
+    phantom_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock jumps past the end while the first phantoms are waited for; they are too many ever to be there."""
+    recipe = recipe_of(fresh="100000", epochs="1")
+    clock = iter([0.0])
+    monkeypatch.setattr("triage.train.loop.time", SimpleNamespace(monotonic=lambda: next(clock, 2.0)))
+    with fresh(recipe, tmp_path, background=True) as made:
+        run = fit(recipe, phantom_cache, tmp_path / "run", FitOptions(fresh=made, until=1.0))
+    assert (run.facts["steps"], run.facts["finished"]) == (0, False)

@@ -12,15 +12,15 @@ from triage.train.cache import Frame, open_cache, verify
 from triage.train.phantoms import PhantomData, write_phantoms
 
 SPEC = PhantomSpec(size_px=96, n_slices=6, p_bleed=1.0)
-DATA = PhantomData(range(3, 6), Frame(64, 220.0), SPEC)
+DATA = PhantomData(range(18, 21), Frame(64, 220.0), SPEC)
 
 
 def test_slices_labels_and_bleeds_are_those_of_the_phantom(tmp_path: Path) -> None:
     cache = write_phantoms(tmp_path / "cache", DATA, workers=1)
     verify(cache)
-    study = generate(4, SPEC)
+    study = generate(19, SPEC)  # twenty millilitres, of two subtypes
     rows = np.arange(6, 12)
-    assert set(cache.index.study[rows]) == {"phantom-2-usual-4"}
+    assert set(cache.index.study[rows]) == {"phantom-2-usual-19"}
     assert np.array_equal(cache.index.labels[rows], study.slice_labels())
     pixels = Preprocessing(fov_mm=220.0, resize_px=64, crop_px=64)
     served = framed(torch.from_numpy(study.hu.astype(np.float32)), pixels, study.spacing_mm)
@@ -31,7 +31,7 @@ def test_slices_labels_and_bleeds_are_those_of_the_phantom(tmp_path: Path) -> No
     assert kinds <= {label for label in SUBTYPES if study.masks[label].any()}
     pixel_ml = (220.0 / 64) ** 2 * 5.0 / 1000.0
     whole = sum(study.volumes_ml.values())
-    assert (bleeds > 0).sum() * pixel_ml == pytest.approx(whole, rel=0.25)
+    assert (bleeds > 0).sum() * pixel_ml == pytest.approx(whole, rel=0.1)
 
 
 def test_the_same_bytes_from_any_number_of_processes_and_after_an_interruption(tmp_path: Path) -> None:
@@ -57,4 +57,4 @@ def test_a_second_run_does_nothing_and_other_phantoms_are_refused(tmp_path: Path
     again = write_phantoms(tmp_path / "cache", DATA, workers=1, on_study=lambda *_: pytest.fail("made again"))
     assert again.identity == cache.identity
     with pytest.raises(DataError, match="other phantoms"):
-        write_phantoms(tmp_path / "cache", PhantomData(range(3, 7), DATA.frame, SPEC), workers=1)
+        write_phantoms(tmp_path / "cache", PhantomData(range(18, 22), DATA.frame, SPEC), workers=1)

@@ -260,7 +260,8 @@ class CacheWriter:
             folder: Of the cache; made where it is missing.
             inputs: SHA-256 over what the cache is made from; see Manifest.inputs.
             frame: Of every slice.
-            durable: Sync each unit to the disk; False for a cache that lives no longer than its run.
+            durable: Sync each unit to the disk and hash the shards; False for a cache that lives no longer than its
+                run.
 
         Raises:
             DataError: The folder holds the beginnings of a cache of other inputs.
@@ -365,13 +366,13 @@ class CacheWriter:
         """
         _write_csv(self.folder / INDEX, [COLUMNS, *self._lines])
         _write_csv(self.folder / ASIDE, [("image", "reason"), *((a.image, a.reason) for a in self._asides)])
-        shards = sorted(p.name for p in self.folder.glob("*.bin"))
+        shards = {p.name: file_hash(p) if self._durable else "" for p in sorted(self.folder.glob("*.bin"))}
         index = parse_index((self.folder / INDEX).read_text(encoding="utf-8"))
         table = asdict(manifest) | {
             "n_slices": len(index), "n_studies": len(set(index.study)), "n_patients": len(set(index.patient)),
             "n_aside": len(self._asides),
             "counts": {label: int(n) for label, n in zip(LABELS, index.labels.sum(axis=0), strict=True)},
-            "files": {name: file_hash(self.folder / name) for name in (INDEX, ASIDE, *shards)},
+            "files": {name: file_hash(self.folder / name) for name in (INDEX, ASIDE)} | shards,
         }  # fmt: skip
         write_atomically(self.folder / MANIFEST, json.dumps(table, indent=2).encode())
         self._journal.unlink()

@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,9 +25,19 @@ import numpy as np
 from triage.errors import TrainingError
 from triage.phantom import VERSION, WIDE, PhantomSpec
 from triage.records import ANY, LABELS
-from triage.train.cache import MANIFEST, Cache, CacheWriter, Frame, Index, Rows, open_cache
+from triage.train.cache import MANIFEST, Cache, CachedSlice, CacheWriter, Frame, Index, Rows, open_cache
 from triage.train.data import frame_of
-from triage.train.phantoms import Made, PhantomData, end_with_parent, inputs_of, manifest_of, spec_of, studies
+from triage.train.phantoms import (
+    Job,
+    Made,
+    PhantomData,
+    end_with_parent,
+    inputs_of,
+    manifest_of,
+    spec_of,
+    studies,
+    study_slices,
+)
 from triage.train.recipe import MOST_FRESH
 from triage.train.recipes import Recipe
 
@@ -146,7 +157,7 @@ class Fresh:
         while not (folder / MANIFEST).exists():
             look()
             if self._process is None:
-                with studies(self.order.data(epoch), 1) as made:
+                with studies(self.order.data(epoch), 1, spared) as made:
                     _make_epoch(self.order, epoch, made, lambda: False)
             elif not self._process.is_alive():
                 raise TrainingError(
@@ -175,6 +186,22 @@ class Fresh:
         shutil.rmtree(self.order.folder, ignore_errors=True)
 
 
+def spared(job: Job) -> tuple[int, list[CachedSlice]]:
+    """One phantom; where its seed fails, none, and a line that says so: one of a million must not end a run.
+
+    Args:
+        job: As for `study_slices`.
+
+    Returns:
+        Likewise.
+    """
+    try:
+        return study_slices(job)
+    except (ArithmeticError, LookupError, ValueError) as e:
+        print(f"phantom of seed {job[0]} left out: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
+        return job[0], []
+
+
 def fresh_for(recipe: Recipe, folder: Path, workers: int = 0) -> AbstractContextManager[Fresh | None]:
     """What makes the phantoms of a recipe; nothing where it trains on the cache alone.
 
@@ -198,7 +225,7 @@ def _make(order: Order, workers: int, epoch: int, signs: tuple[Semaphore, Event]
     room, stop = signs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    with studies(order.data(epoch), workers) as made:
+    with studies(order.data(epoch), workers, spared) as made:
         for one in itertools.count(epoch):
             while not room.acquire(timeout=POLL_S):
                 if stop.is_set():

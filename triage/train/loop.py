@@ -122,6 +122,10 @@ def _memory(recipe: Recipe) -> str:
     return f"out of memory with a batch of {recipe.batch}; start again with --set batch={max(1, recipe.batch // 2)}"
 
 
+class _Late(Exception):
+    """The time for this session is over before an epoch has begun; all is saved."""
+
+
 @dataclass(frozen=True)
 class _Work:
     """What stays the same during a run."""
@@ -158,8 +162,14 @@ class _Work:
         """The slices of an epoch, from 0: always the same part, or phantoms that no other epoch sees."""
         if self.options.fresh is None:
             return self.cache, self.parts["train"]
-        cache = self.options.fresh.chunk(epoch, self.interrupts.stop)
+        cache = self.options.fresh.chunk(epoch, self.look)
         return cache, asked_rows(self.recipe, cache.index)
+
+    def look(self) -> None:
+        """While phantoms are waited for: raise KeyboardInterrupt after Ctrl-C, _Late when the time is over."""
+        self.interrupts.stop()
+        if self.is_late:
+            raise _Late
 
     @property
     def is_late(self) -> bool:
@@ -254,7 +264,10 @@ def _one_epoch(work: _Work, learner: Learner, model: nn.Module, journal: Journal
     Returns whether the epoch is ended; else it is saved, to be resumed.
     """
     recipe, world = work.recipe, work.world
-    cache, batches = _batches(work, learner)
+    try:
+        cache, batches = _batches(work, learner)
+    except _Late:
+        return False
     training_mode(learner.model)
     begin = saved = told = time.monotonic()
     first, is_whole = learner.step, True
