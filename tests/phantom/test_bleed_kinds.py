@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from triage.phantom import PhantomSpec, PhantomStudy, generate
 from triage.phantom import lesions as bleeds
@@ -84,23 +85,63 @@ def test_contusions_are_speckled() -> None:
 
 @pytest.mark.parametrize(("switch", "label", "shown"), [
     ("p_hyperacute", "epidural", lambda p: p.stage == "hyperacute"),
-    ("p_isodense", "subdural", lambda p: p.stage == "isodense"),
+    ("p_isodense", "subdural", lambda p: p.stage == "isodense" and not p.chronic),
     ("p_chronic", "subdural", lambda p: p.stage == "chronic" and p.chronic),
     ("p_acute_on_chronic", "subdural", lambda p: p.stage == "acute on chronic" and p.chronic),
-    ("p_fluid_level", "intraparenchymal", lambda p: p.fluid_level or p.volume_ml <= 2),
-    ("p_measured", "subarachnoid", lambda p: p.volume_ml < 31),
-    ("p_more", "subarachnoid", lambda p: p.stage == "acute"),
+    ("p_fluid_level", "intraparenchymal", lambda p: p.fluid_level),
 ])  # fmt: skip
 def test_a_switch_changes_its_own_bleeds_only(switch: str, label: str, shown: Callable[[Plan], bool]) -> None:
     on_profile = replace(PLAIN, **{switch: 1.0})  # type: ignore[arg-type]  # switches are floats
     for seed in range(12):
-        off, on = (
-            draw_plans(PhantomSpec(subtypes=(label, "intraventricular"), p_tiny=0.0, profile=profile), rng(seed))
-            for profile in (PLAIN, on_profile)
-        )
-        assert all(shown(p) for p in on if p.label == label)
-        if switch != "p_measured":  # of all subtypes
-            assert [p for p in on if p.label != label] == [p for p in off if p.label != label]
+        spec = PhantomSpec(subtypes=(label, "intraventricular"), volume_ml=(4, 20))
+        off, on = (draw_plans(replace(spec, profile=profile), rng(seed)) for profile in (PLAIN, on_profile))
+        assert [shown(p) for p in off] == [False, False]
+        assert [shown(p) for p in on] == [p.label == label for p in on]
+        assert [p for p in on if p.label != label] == [p for p in off if p.label != label]
+
+
+def test_membranes_grow_in_old_subdurals_only() -> None:
+    old = replace(PLAIN, p_chronic=1.0)
+    for seed in range(12):
+        spec = PhantomSpec(subtypes=("epidural", "subdural"))
+        off, on = (draw_plans(replace(spec, profile=replace(old, p_membranes=p)), rng(seed)) for p in (0.0, 1.0))
+        assert [p.membranes for p in on] == [False, True]
+        assert [replace(p, membranes=False) for p in on] == off
+
+
+def test_measured_volumes_are_smaller_than_those_that_bring_a_patient() -> None:
+    def volumes(p: float) -> list[float]:
+        spec = PhantomSpec(subtypes=("subarachnoid",), p_tiny=0.0, profile=replace(PLAIN, p_measured=p))
+        return [draw_plans(spec, rng(seed))[0].volume_ml for seed in range(60)]
+
+    assert min(volumes(0.0)) >= bleeds.VOLUME_ML["subarachnoid"][0]
+    assert 0.1 <= min(volumes(1.0)) < 0.2
+    assert np.median(volumes(1.0)) < 0.6
+
+
+def test_a_second_kind_of_bleed_comes_with_the_first() -> None:
+    def labels(p: float, seed: int) -> list[str]:
+        plans = draw_plans(PhantomSpec(p_bleed=1.0, profile=replace(PLAIN, p_pair=p)), rng(seed))
+        return sorted(plan.label for plan in plans)
+
+    paired = [(labels(0.0, seed), labels(1.0, seed)) for seed in range(40)]
+    added = [set(on) - set(off) for off, on in paired]
+    assert all(set(off) <= set(on) for off, on in paired)
+    assert set().union(*added) == {"intraventricular", "subarachnoid"}
+    assert sum(map(bool, added)) > 8
+
+
+@pytest.mark.parametrize("stage", bleeds.OLD_HU)
+def test_an_old_subdural_is_as_dark_as_it_was_drawn(stage: str) -> None:
+    aged = replace(PLAIN, **{f"p_{stage.replace(' ', '_')}": 1.0})  # type: ignore[arg-type]  # switches are floats
+    still = replace(aged, p_motion=0.0, p_clip=0.0, p_craniotomy=0.0, noise_hu=(1, 1), offset_hu=(0, 0), gain=(1, 1))
+    spec = PhantomSpec(size_px=96, n_slices=20, spacing_mm=7, subtypes=("subdural",), volume_ml=(60, 60), profile=still)
+    study = generate(4, spec)
+    (truth,), (low, high) = study.truths, bleeds.OLD_HU[stage]
+    assert truth.stage == stage
+    assert low - 1 <= truth.mean_hu <= high + 1
+    inner = ndimage.binary_erosion(study.masks["subdural"], np.ones((1, 3, 3)))
+    assert study.hu[inner].mean() == pytest.approx(truth.mean_hu, abs=6)
 
 
 def test_more_bleeds_of_one_kind_leave_the_first_alone() -> None:

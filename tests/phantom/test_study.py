@@ -78,7 +78,7 @@ def test_training_resolution_is_quick() -> None:
     assert time.process_time() - started < 2.0  # 0.3 s on an idle core
 
 
-@pytest.mark.parametrize(("n", "spacing"), [(1, 5.0), (12, 8.0), (90, 1.25), (20, 7.0)])
+@pytest.mark.parametrize(("n", "spacing"), [(1, 5.0), (12, 10.0), (90, 1.25), (20, 0.6)])
 def test_any_stack(n: int, spacing: float) -> None:
     study = generate(5, PhantomSpec(size_px=96, n_slices=n, spacing_mm=spacing, profile=SHIFTED))
     assert study.hu.shape == (n, 96, 96)

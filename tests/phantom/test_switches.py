@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from triage.phantom import PROFILES, SHIFTED, USUAL, WIDE, PhantomSpec, PhantomStudy, Profile, generate
+from triage.phantom.profile import draw_scanner
+from triage.phantom.scanner import photon_noise
 from triage.records import FloatArray
 
 PLAIN = replace(
@@ -137,6 +139,57 @@ def test_kernels_from_soft_to_sharp(plain: FloatArray) -> None:
     soft = hu(replace(PLAIN, blur_mm=(1.3, 1.3)))
     edge = np.s_[16:24, :, 46:50]
     assert np.abs(np.diff(plain[edge], axis=1)).max() > 1.1 * np.abs(np.diff(soft[edge], axis=1)).max()
+
+
+def test_sharp_kernels_leave_no_coarse_noise() -> None:
+    def coarse(sharpness: float) -> float:
+        scanner = draw_scanner(np.random.default_rng(1), replace(PLAIN, sharpness=(sharpness, sharpness)))
+        grain = photon_noise((4, 160, 160), (5.0, 0.5, 0.5), scanner, 5.0, np.random.default_rng(2))
+        return float(grain.reshape(4, 20, 8, 20, 8).mean(axis=(2, 4)).std() / grain.std())
+
+    assert coarse(1.0) < 0.6 * coarse(0.0)
+
+
+def test_sinuses_are_as_dense_as_blood() -> None:
+    pale, dense = (hu(replace(PLAIN, arteries=(0, 0), blood_hu=(v, v))) for v in (40.0, 66.0))
+    where = dense - pale > 6
+    assert where.sum() > 10
+    assert (np.abs(dense - pale) > 2).mean() < 0.005
+    assert np.median(np.nonzero(where)[1]) > 60  # most of them lie behind
+
+
+@pytest.mark.parametrize(
+    ("field", "few", "many", "above_hu", "ratio"),
+    [
+        ("size", 0.92, 1.08, -500, 1.25),
+        ("fov_mm", 260.0, 210.0, -500, 1.4),
+        ("scalp_mm", 3.0, 11.0, -500, 1.1),
+        ("skull_mm", 3.5, 9.0, 400, 1.5),
+        ("bone_hu", 850.0, 1700.0, 900, 3.0),
+    ],
+)
+def test_heads_differ_in_size_and_in_what_covers_them(
+    field: str, few: float, many: float, above_hu: float, ratio: float
+) -> None:
+    less, more = (hu(replace(PLAIN, **{field: cast("Any", (v, v))}))[16:24] > above_hu for v in (few, many))
+    assert more.sum() > ratio * less.sum()
+
+
+def test_heads_turn_and_lie_beside_the_middle() -> None:
+    def lie(made: PhantomStudy) -> tuple[FloatArray, float]:
+        """Middle of the head in mm, and the angle of its long axis in degrees."""
+        y, x = np.nonzero(made.hu[20] > -500)
+        points = np.stack([x, y]) * made.spacing_mm[0]
+        (xx, xy), (_, yy) = np.cov(points)
+        return points.mean(axis=1), float(np.rad2deg(0.5 * np.arctan2(2 * xy, xx - yy)))
+
+    straight, _ = lie(study())
+    aside = study(replace(PLAIN, off_centre_mm=20.0))
+    assert lie(aside)[0] - straight == pytest.approx(aside.head.off_centre_mm, abs=2)
+    for seed in (1, 3):
+        turned = study(replace(PLAIN, turn_deg=25.0), seed)
+        angle = lie(turned)[1] - lie(study(seed=seed))[1]
+        assert abs((angle + 90) % 180 - 90) == pytest.approx(abs(turned.head.turn_deg[2]), abs=5)
 
 
 def test_stack_is_drawn_where_the_spec_leaves_it_open() -> None:
