@@ -15,6 +15,7 @@ from train.small import small
 
 from triage.errors import DataError, TrainingError
 from triage.train.cache import Cache
+from triage.train.journal import Journal
 from triage.train.learner import Start
 from triage.train.loop import Event, FitOptions, fit, watched_part
 from triage.train.recipes import Recipe
@@ -89,6 +90,19 @@ def test_a_run_writes_down_what_it_did(phantom_cache: Cache, tmp_path: Path) -> 
     assert [line["event"] for line in lines] == ["epoch", "step", "epoch"]
     assert any((run.folder / "tensorboard").glob("events.*"))
     assert str(tmp_path) not in (run.folder / "recipe.json").read_text()
+
+
+def test_a_tensorboard_that_does_not_fit_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_folder: str) -> None:
+        raise AttributeError("np.bool8 is gone")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", broken)
+    with Journal(tmp_path) as journal:
+        journal.write({"event": "step", "step": 1})
+    assert '"step": 1' in (tmp_path / "metrics.jsonl").read_text()
+    assert "no metrics for TensorBoard: np.bool8 is gone" in caplog.text
 
 
 def test_the_weights_kept_are_those_of_the_best_epoch(phantom_cache: Cache, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import platform
 import time
@@ -21,6 +22,8 @@ from triage.train.learner import Learner
 from triage.train.runs import METRICS
 from triage.train.splits import describe, split_hash
 
+log = logging.getLogger(__name__)
+
 
 class Journal:
     """Appends metrics to a run, from `with` to its end; without a folder it writes nothing."""
@@ -37,10 +40,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         if self._folder is not None:
             _end_line(self._folder / METRICS)
-        if self._folder is not None and importlib.util.find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter  # of the extra [train]: a GPU machine may lack it
-
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+            self._board = _board(self._folder / "tensorboard")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -61,6 +61,19 @@ class Journal:
         if self._board is not None:
             for name, value in _flat(whole):
                 self._board.add_scalar(f"{line['event']}/{name}", value, line["step"])
+
+
+def _board(folder: Path) -> Any:
+    """TensorBoard's writer; None where it is missing, as on a GPU machine, or does not go with what else is there."""
+    if not importlib.util.find_spec("tensorboard"):
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder))
+    except (ImportError, AttributeError, TypeError) as e:
+        log.warning("no metrics for TensorBoard: %s", e)
+        return None
 
 
 def _end_line(path: Path) -> None:
