@@ -10,7 +10,7 @@ on slices it has augmented as HU: `prepare` is just these two after each other.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -260,6 +260,20 @@ def unframe(
     return found * (grid.abs() <= 1).all(dim=-1)[:, None]
 
 
+def constant(values: Any, device: torch.device) -> torch.Tensor:
+    """A few numbers on a device; a GPU is not waited for until it has done what it is busy with.
+
+    Args:
+        values: Numbers, or sequences of them.
+        device: Where to.
+
+    Returns:
+        The tensor.
+    """
+    tensor = torch.as_tensor(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def _resized(shape: Sequence[int], preprocessing: Preprocessing, spacing_mm: tuple[float, float]) -> tuple[int, int]:
     """Rows and columns of slices of a shape once they are at the common scale."""
     side_mm = preprocessing.fov_mm or max(k * mm for k, mm in zip(shape, spacing_mm, strict=True))
@@ -271,7 +285,7 @@ def _resized(shape: Sequence[int], preprocessing: Preprocessing, spacing_mm: tup
 def _corners(hu: torch.Tensor, preprocessing: Preprocessing, resized: tuple[int, int], size_px: int) -> torch.Tensor:
     """(n, 2) first row and column, in resized slices, of the square that is cut around each head; may be negative."""
     centers = _head_centers(hu) if preprocessing.fov_mm else torch.full((len(hu), 2), 0.5, device=hu.device)
-    return torch.floor(centers * torch.tensor(resized, device=hu.device) - size_px / 2 + 0.5).long()
+    return torch.floor(centers * constant(resized, hu.device) - size_px / 2 + 0.5).long()
 
 
 def _cut(planes: torch.Tensor, starts: torch.Tensor, size_px: int) -> torch.Tensor:
@@ -286,13 +300,13 @@ def _cut(planes: torch.Tensor, starts: torch.Tensor, size_px: int) -> torch.Tens
 def _windows_of(hu: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """(n, 3, 2) stated centre and width for each of n images."""
     stated = [(w.center_hu, w.width_hu) for w in preprocessing.windows]
-    return torch.tensor(stated, device=hu.device).expand(len(hu), 3, 2)
+    return constant(stated, hu.device).expand(len(hu), 3, 2)
 
 
 def _normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Windowed images, which nobody else holds, normalised in place: fresh memory costs more than the arithmetic."""
-    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    mean = constant(preprocessing.mean, images.device).view(1, 3, 1, 1)
+    std = constant(preprocessing.std, images.device).view(1, 3, 1, 1)
     return images.sub_(mean).div_(std)
 
 

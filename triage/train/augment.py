@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from triage.nn.preprocess import Window
+from triage.nn.preprocess import Window, constant
 
 CENTER_JITTER_HU, WIDTH_JITTER_HU = (4.0, 7.0, 4.0), (5.0, 10.0, 15.0)
 """Largest shift of each window's centre and width (fourth place of RSNA 2019)."""
@@ -94,7 +94,7 @@ def with_shapes(hu: torch.Tensor, strange: torch.Tensor, rng: torch.Generator) -
     some, chosen = hu[at], strange[at][:, None, None]
     number = torch.randint(2, SHAPES + 1, (room, 1, 1), generator=rng, device=device)
     draws = torch.rand(SHAPES, 6, room, 1, 1, generator=rng, device=device)
-    stuffs = torch.tensor(STRANGE_HU, device=device)
+    stuffs = constant(STRANGE_HU, device)
     y = torch.linspace(-1, 1, hu.shape[1], device=device)[:, None]
     x = torch.linspace(-1, 1, hu.shape[2], device=device)
     for k in range(SHAPES):
@@ -135,6 +135,6 @@ def smoothed(images: torch.Tensor) -> torch.Tensor:
 
 def jittered_windows(windows: Sequence[Window], n: int, rng: torch.Generator) -> torch.Tensor:
     """(n, 3, 2) centre and width of each image's windows in HU, on the generator's device."""
-    stated = torch.tensor([(w.center_hu, w.width_hu) for w in windows], device=rng.device)
-    largest = torch.tensor([CENTER_JITTER_HU, WIDTH_JITTER_HU], device=rng.device).T
+    stated = constant([(w.center_hu, w.width_hu) for w in windows], rng.device)
+    largest = constant([CENTER_JITTER_HU, WIDTH_JITTER_HU], rng.device).T
     return stated + (2 * torch.rand(n, 3, 2, generator=rng, device=rng.device) - 1) * largest

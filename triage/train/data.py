@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from triage.errors import DataError
-from triage.nn.preprocess import Preprocessing, cropped, prepare_cached
+from triage.nn.preprocess import Preprocessing, constant, cropped, prepare_cached
 from triage.records import SUBTYPES
 from triage.train.augment import augmented, jittered_windows, mirrored
 from triage.train.cache import Cache, Frame, Rows
@@ -135,12 +134,12 @@ def batch_of(raw: RawBatch, recipe: Recipe, device: torch.device, rng: torch.Gen
     Returns:
         The batch.
     """
-    hu, labels = _sent(raw.hu, device).float(), _sent(raw.labels, device)
+    hu, labels = constant(raw.hu, device).float(), constant(raw.labels, device)
     pixels, n = recipe.preprocessing, len(raw.hu)
     masks = None
     if raw.bleeds is not None:
         codes = torch.arange(1, len(SUBTYPES) + 1, dtype=torch.uint8, device=device).view(1, -1, 1, 1)
-        masks = (_sent(raw.bleeds, device)[:, None] == codes).float()
+        masks = (constant(raw.bleeds, device)[:, None] == codes).float()
     offsets = None
     if recipe.augmentation == "heads":
         hu, masks = augmented(hu, masks, labels[:, 0] > 0, rng)
@@ -155,12 +154,6 @@ def batch_of(raw: RawBatch, recipe: Recipe, device: torch.device, rng: torch.Gen
         masks = cropped(masks, pixels.crop_px, offsets)
         places = torch.cat([masks.amax(dim=1, keepdim=True), masks], dim=1)
     return Batch(images, labels, places)
-
-
-def _sent(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Numbers on a device; a GPU takes them from pinned memory, so that nobody waits for the copy."""
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def coarse(batch: Batch, size_px: int) -> Batch:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from triage.errors import DataError
 from triage.nn.architectures import RESNETS, THESIS_CNN, THESIS_CNN_PX, Network, build
+from triage.nn.preprocess import constant
 from triage.records import ANY, LABELS
 from triage.train.cache import file_hash
 from triage.train.data import Batch
@@ -250,8 +251,8 @@ def loss_of(recipe: Recipe, answers: tuple[torch.Tensor, torch.Tensor | None], b
     """
     logits, places = answers
     logits = logits.float()
-    weights = torch.tensor([recipe.loss_weights[c] for c in recipe.columns], device=logits.device)
-    truth = batch.labels[:, list(recipe.columns)]
+    weights = constant([recipe.loss_weights[c] for c in recipe.columns], logits.device)
+    truth = torch.stack([batch.labels[:, column] for column in recipe.columns], dim=1)  # no index to be waited for
     each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     bleeding = batch.labels[:, :1]
     counted = torch.cat([torch.ones_like(bleeding) if label == ANY else bleeding for label in recipe.labels], dim=1)
