@@ -288,13 +288,13 @@ PHANTOM_JOINT = replace(
     DEMO, name="phantom-joint",
     title="Any bleed and five subtypes on one ResNet-152, on phantoms that are made while it trains; for a GPU",
     architecture="resnet152", preprocessing=PHANTOM_INPUT, draws=76_800, fresh=1000, learning_rate=1e-3,
-    weight_decay=0.05, warm_up=0.1, clip_norm=1.0, batch=128, coarse_share=0.0, compiled=True,
+    weight_decay=0.05, warm_up=0.1, clip_norm=1.0, batch=128, coarse_share=0.0,
     origins=DEMO.origins | {
         "architecture": ("assumed", "the source's, from random weights"),
         "preprocessing.resize_px": ("assumed", "1 mm pixels at the source's 224"),
         "fresh": ("assumed", "no phantom is seen in two epochs; 16 cores make some 800 slices a second"),
         "draws": ("assumed", "each fresh slice about twice, varied by augmentation: a GPU is faster than 16 cores"),
-        "coarse_share": ("assumed", "full size from the first step: each size would be compiled for itself"),
+        "coarse_share": ("assumed", "full size from the first step: a GPU is quick enough"),
         "learning_rate": ("assumed", "usual for AdamW and random weights at this batch"),
         "weight_decay": ("assumed", "no phantom comes back, so little is learnt by heart"),
         "warm_up": ("assumed", "random weights of 152 layers need a slow start"),
@@ -302,7 +302,7 @@ PHANTOM_JOINT = replace(
         "batch": ("assumed", "fills a GPU; fits 40 GB"),
         "epochs": ("assumed", "as many as fit ten minutes of an H100; `triage.train.lent` measures and sets it"),
         "precision": ("assumed", "two to three times as fast as fp32 on a GPU, and needs no loss scale"),
-        "compiled": ("assumed", "a third faster on a GPU, for a minute or two at the start"),
+        "compiled": ("assumed", "ten minutes hardly win back the two that compiling takes at the start"),
     },
 )  # fmt: skip
 
