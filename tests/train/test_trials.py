@@ -20,13 +20,26 @@ from triage.nn.predict import judge
 from triage.nn.preprocess import Preprocessing
 from triage.phantom import SHIFTED, PhantomSpec, generate
 from triage.phantom.profile import USUAL
+from triage.phantom.study import Truth
 from triage.phantom.writer import WriterOptions, write_series
 from triage.records import ANY, LABELS, SUBTYPES, ActivationMap, FloatArray
 from triage.train.assessed import assess, plain_volume
 from triage.train.cli import main
 from triage.train.errors_shown import MOST, Errors, ErrorShown
 from triage.train.pointing import Hit, hit_of, pointing
-from triage.train.trial_records import ALL, BANDS_ML, LARGE, Case, above, band_of, detections, notes, painted_areas
+from triage.train.trial_records import (
+    ALL,
+    BANDS_ML,
+    LARGE,
+    Case,
+    above,
+    area,
+    band_of,
+    detections,
+    notes,
+    painted_areas,
+    told,
+)
 from triage.train.trials import TrialsRequest, document_of, run_trials
 from triage.train.trials_page import write_trials
 from triage.train.trials_phantom import FIRST_SEEDS, PhantomSet, check_unseen
@@ -84,6 +97,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Blob:
     hu: npt.NDArray[np.int16]
     mask: npt.NDArray[np.bool_]
+    truth: Truth
 
 
 def blobs(
@@ -99,7 +113,8 @@ def blobs(
         mask = np.zeros(hu.shape, np.bool_)
         row = 20 + seed % 5
         mask[10:12, row : row + side, 20 : 20 + side] = True
-        return Blob(np.where(mask, 60, hu).astype(np.int16), mask)
+        stage = "chronic" if label == "subdural" else "acute"
+        return Blob(np.where(mask, 60, hu).astype(np.int16), mask, Truth(label, "", 1.0, 60.0, False, stage))
 
     return paint
 
@@ -119,7 +134,8 @@ def test_everything_is_measured_written_and_told(keen: Path, head: Path, drawn: 
     assert (negative.outcome, negative.n_slices, negative.n_above, len(negative.scores)) == ("positive", 20, 20, 20)
     (painted,) = found.implants
     assert (painted.n, painted.no_room, painted.untouched_positive) == (20, 4, True)
-    assert {d.label for d in painted.detections} == set(SUBTYPES) - {"intraventricular"}
+    assert {d.label for d in painted.detections} == {"subdural, chronic", *SUBTYPES} - {"intraventricular"}
+    assert all(d.slices_found == d.slices_before == 1.0 for d in painted.detections)
     assert painted.areas[LARGE].positives > 0
     (pictures,) = found.pictures
     assert (pictures.any.n, pictures.any.positives, set(pictures.kinds)) == (5, 3, {"intraparenchymal", "epidural",
@@ -140,7 +156,7 @@ def test_everything_is_measured_written_and_told(keen: Path, head: Path, drawn: 
 
 def test_the_same_test_gives_the_same_figures(keen: Path) -> None:
     request = TrialsRequest(keen, 1, TINY)
-    one, other = (document_of(run_trials(request)[0]) for _ in range(2))
+    one, other = (document_of(run_trials(replace(request, workers=n))[0]) for n in (1, 2))
     assert one == other
 
 
@@ -174,28 +190,53 @@ def test_only_what_differs_is_scored_again(keen: Path) -> None:
 
 def test_seeds_that_were_trained_on_are_refused(keen: Path) -> None:
     card = load_pack(keen).card
-    for told in ("seeds 1 to 900000002, 32 slices", "seeds from 1, the last epoch's to 900000002"):
-        seen = replace(card, training=Training(data=f"phantoms, {told}"))
+    for seeds in ("seeds 1 to 900000002, 32 slices", "seeds from 1, the last epoch's to 900000002"):
+        seen = replace(card, training=Training(data=f"phantoms, {seeds}"))
         with pytest.raises(DataError, match="trained on seeds 1 to 900000002"):
             check_unseen(seen, PhantomSet(SHIFTED, 1))
         check_unseen(seen, PhantomSet(USUAL, 10))
 
 
 def test_cases_are_counted_by_band() -> None:
-    cases = [Case("epidural", 0.01, False, 0, 0), Case("epidural", 3.0, True, 4, 3, 0.2, 0.1),
+    cases = [Case("epidural", 0.01, False, 0, 0), Case("epidural", 3.0, True, 4, 3, study_change=0.2),
              Case("epidural", 4.9, False, 2, 0), Case("subdural", 500.0, True, 6, 6)]  # fmt: skip
     rows = detections(cases)
     assert [(d.label, d.band_ml, d.n, d.slices) for d in rows] == [
         ("epidural", BANDS_ML[0], 1, 0), ("epidural", BANDS_ML[1], 2, 6), ("subdural", BANDS_ML[-1], 1, 6),
     ]  # fmt: skip
-    assert (rows[1].found.value, rows[1].slices_found.value, rows[1].study_change) == (0.5, 0.5, 0.2)
+    assert (rows[1].found.value, rows[1].slices_found, rows[1].study_change) == (0.5, 0.5, 0.2)
     studies, slices, n = above(rows, 1.0)
-    assert (studies.value, slices.value, n) == (2 / 3, 9 / 12, 3)
+    assert (studies.value, slices, n) == (2 / 3, 9 / 12, 3)
     assert band_of(1.0) == BANDS_ML[1]
 
 
+def test_old_blood_is_told_apart_and_what_was_found_before_it_was_painted() -> None:
+    old = Case("subdural", 30.0, False, 4, 1, "isodense", 1)
+    rows = detections([old, Case("subdural", 30.0, True, 4, 3, "acute", 0)])
+    assert [(d.label, d.n, d.found.value) for d in rows] == [("subdural", 2, 0.5), ("subdural, isodense", 1, 0.0)]
+    assert (rows[0].slices_found, rows[0].slices_before) == (0.5, 0.125)
+    assert above(rows, 5.0)[2] == 2
+
+
+def test_a_bleed_is_not_found_for_another_in_the_same_head(keen: Path) -> None:
+    pair = replace(TINY, subtypes=("epidural", "subarachnoid"))
+    found, _ = run_trials(TrialsRequest(keen, 1, pair))
+    assert {d.label for d in found.phantoms[0].detections} == {ANY}
+
+
+def test_few_or_perfect_answers_have_no_narrow_interval() -> None:
+    names = np.arange(20).astype(np.str_)
+    truth = np.arange(20) < 10
+    p = np.where(truth, 0.9, 0.1)
+    assert area(p, truth, names).low == pytest.approx(0.692, abs=0.001)  # ten of ten, Clopper and Pearson
+    few = area(p[6:], truth[6:], names[6:])
+    assert (few.value, few.positives) == (1.0, 4)
+    assert np.isnan([few.low, few.high]).all()
+    assert told(few) == "1.000"
+
+
 def test_painted_slices_are_held_against_the_same_slices_untouched() -> None:
-    lifted = Case("epidural", 9.0, True, 2, 1, 0.1, 0.1, (0.3, 0.9), (0.2, 0.1))
+    lifted = Case("epidural", 9.0, True, 2, 1, p=(0.3, 0.9), p_before=(0.2, 0.1))
     areas = painted_areas([lifted, Case("epidural", 0.5, False, 1, 0, p=(0.5,), p_before=(0.5,))])
     assert (areas[LARGE].value, areas[LARGE].n, areas[LARGE].positives) == (1.0, 4, 2)
     assert 0.5 < areas[ALL].value < 1.0
@@ -212,6 +253,8 @@ def test_a_map_is_held_against_the_bleed() -> None:
     assert (distance, overlaps, chance) == (6.0, True, 1 / 64)
     none = hit_of(ActivationMap(ANY, 0, values), np.zeros_like(bleed), hu, (1.0, 2.0))
     assert none == (np.inf, False, 0.0)
+    hu[:, 6] = -1000
+    assert hit_of(ActivationMap(ANY, 0, values), bleed, hu, (1.0, 2.0))[2] == 1 / 48  # the rest beside the head is none
     row = pointing("x", [Hit(ANY, "", 1.0, 0.0, True, 0.1), Hit(ANY, "", 1.0, *none)])
     assert (row.n, row.inside.value, row.on_slice, row.near) == (2, 0.5, 0.5, 0.5)
 
@@ -223,6 +266,16 @@ def test_greys_become_hounsfield_units_again(drawn: Path) -> None:
     assert clear[256, 256] == pytest.approx(112 / 255 * 80, abs=0.2)
     assert clear[256, 101] == BONE_HU
     assert round_[230, 230] == 80.0  # white, but not of the skull
+
+
+def test_a_bleed_as_white_as_the_skull_beside_it_is_no_bone() -> None:
+    picture = Image.new("L", (512, 512), 0)
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((100, 60, 412, 452), fill=255)
+    pen.ellipse((120, 80, 392, 432), fill=112)
+    pen.chord((120, 80, 392, 432), 150, 210, fill=255)
+    hu = hounsfield(np.asarray(picture), (80.0, 40.0))
+    assert (hu[256, 130], hu[256, 108], hu[256, 404], hu[66, 256]) == (80.0, BONE_HU, BONE_HU, BONE_HU)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +332,8 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
         (("--pictures", "nowhere"), "nowhere: no such folder"),
         (("--pictures", ".", "--window", "wide"), "--window wide: write it as WIDTH/LEVEL"),
         (("--pictures", "."), "holds no PNG file"),
+        (("--out", "file/report"), "file is no folder that can be written to"),
+        (("--pictures", "torn"), "none.PNG: not a picture that can be read"),
     ],
 )
 def test_wrong_use_is_one_line(
@@ -286,6 +341,9 @@ def test_wrong_use_is_one_line(
     option: tuple[str, ...], message: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "none.PNG").write_bytes(b"\x89PNG")
     code, out, err = command(capsys, keen, "--phantoms", "0", *option)
     assert (code, out) == (2, "")
     assert message in err
@@ -317,3 +375,5 @@ def test_real_heads_and_pictures(keen: Path, shared_data: Path) -> None:
     assert 28 < np.median(brain) < 36
     assert hu.min() == AIR_HU
     assert (hu == BONE_HU).mean() > 0.02
+    lens = hounsfield(read_picture(next(pictures.glob("062_*"))), (80.0, 40.0))
+    assert lens[290, 320] == 80.0

@@ -1,6 +1,7 @@
 """The command `triage-train evaluate`: a run or pack on a cache, or a pack by itself on honest tests."""
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,7 @@ def evaluate(
     ] = None,
     window: Annotated[str, typer.Option(metavar="WIDTH/LEVEL", help="In HU, that pictures show.")] = "80/40",
     picture_mm: Annotated[float, typer.Option(min=100, max=500, help="Width of pictures inside their margin.")] = 250.0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make phantoms; 0: one a core.")] = 0,
 ) -> None:
     """Measure by slice and by study; writes a report. A pack without --cache is put to honest tests."""
     from triage.nn.card import CARD_NAME
@@ -61,7 +63,8 @@ def evaluate(
 
         shown = tuple(PictureSet(folder, window_of(window), picture_mm) for folder in pictures or ())
         _tried(TrialsRequest(what[0], phantoms, negative=tuple(negative or ()), implant=tuple(implant or ()),
-                             implants=ImplantSet(implants), pictures=shown, device=device), out)  # fmt: skip
+                             implants=ImplantSet(implants), pictures=shown, device=device, workers=workers),
+               out)  # fmt: skip
         return
     if negative or implant or pictures:
         raise DataError("evaluate: --negative, --implant and --pictures are for a pack without --cache")
@@ -80,15 +83,25 @@ def window_of(text: str) -> tuple[float, float]:
     return window
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse to measure for long what could not be written. Raises DataError."""
+    path = folder.resolve()
+    there = next(one for one in (path, *path.parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise DataError(f"--out {folder}: {there} is no folder that can be written to")
+
+
 def _tried(request: "TrialsRequest", out: Path | None) -> None:
     """Put a pack to honest tests."""
     from triage.train.trials import run_trials
     from triage.train.trials_page import write_trials
     from triage.train.trials_text import trial_lines
 
+    folder = out or Path(f"evaluation-{request.pack.resolve().name}")
+    _check_folder(folder)
     with Bar("cases") as bar:
         found, errors = run_trials(request, bar.update)
-    paths = write_trials(out or Path(f"evaluation-{request.pack.resolve().name}"), found, errors)
+    paths = write_trials(folder, found, errors)
     print("\n".join(trial_lines(found)))
     print(f"written: {', '.join(str(path) for path in paths)}")
 
@@ -107,9 +120,10 @@ def _measured(
         runs=() if is_pack else tuple(what), pack=what[0] if is_pack else None, part=split, cache=cache, salt=salt,
         device=how[0], repetitions=how[1],
     )  # fmt: skip
+    folder = out or (Path(f"evaluation-{what[0].name}-{split}") if is_pack else what[0] / f"evaluation-{split}")
+    _check_folder(folder)
     with Bar("slices") as bar:
         found = measure(request, bar.update)
-    folder = out or (Path(f"evaluation-{what[0].name}-{split}") if is_pack else what[0] / f"evaluation-{split}")
     paths = write_report(folder, found.document, found.pictures)
     print("\n".join(summary(found.document)))
     print(f"written: {', '.join(str(path) for path in paths)}")

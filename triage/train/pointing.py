@@ -14,7 +14,7 @@ NEAR_MM = 15.0
 """A peak this near the bleed still shows a reader where to look."""
 
 HEAD_HU = -200.0
-"""What is denser counts as head: where a peak could lie."""
+"""The largest thing that is denser counts as head: where a peak could lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,13 @@ def hit_of(
         peak = np.unravel_index(int(values.argmax()), values.shape)
         distance = float(ndimage.distance_transform_edt(~bleed, sampling=spacing_mm)[peak])
     overlaps = bool((bleed & (values >= values.max() / 2) & (values > 0)).any())
-    return distance, overlaps, float(bleed.sum() / max(int((slice_hu > HEAD_HU).sum()), 1))
+    return distance, overlaps, float(bleed.sum() / max(_head_px(slice_hu), 1))
+
+
+def _head_px(slice_hu: FloatArray) -> int:
+    """Pixels of the largest thing in a slice: the head without its rest."""
+    parts, _ = ndimage.label(slice_hu > HEAD_HU)
+    return int(np.bincount(parts.ravel())[1:].max(initial=0))
 
 
 def pointing(name: str, hits: Sequence[Hit]) -> Pointing:

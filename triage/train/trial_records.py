@@ -1,4 +1,4 @@
-"""The figures of honest tests as records, and how cases are counted into them; scores nothing."""
+"""The figures of honest tests as records, how cases are counted into them, and what a card says; scores nothing."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from triage.phantom.lesions import ACUTE
 from triage.records import ANY, LABELS, SUBTYPES
 from triage.train.metrics import Bools, Floats, Rate, auroc, bootstrap_by_patient, rate
 from triage.train.pointing import Pointing
 
 BANDS_ML = ((0.1, 1.0), (1.0, 5.0), (5.0, 20.0), (20.0, 60.0))
 """Volumes that detection is told by; what is smaller or larger falls into the first or last."""
+
+ALL_ML = (BANDS_ML[0][0], BANDS_ML[-1][1])
 
 ALL, LARGE = "all", "5 mL and more"
 """What AUROC of painted bleeds is told of."""
@@ -21,6 +24,9 @@ LARGE_ML = 5.0
 DRAWS = (1000, 1)
 """Of every bootstrap: resamplings and seed."""
 
+LEAST_STUDIES = 5
+"""With fewer studies of a class a bootstrap says nothing of the spread: no interval is given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Area:
@@ -28,6 +34,7 @@ class Area:
 
     value: float
     low: float
+    """NaN, like high, where fewer than LEAST_STUDIES of a class are there."""
     high: float
     n: int
     positives: int
@@ -45,6 +52,10 @@ class Case:
     """That truly show it."""
     slices_found: int
     """Of those, with P(any) at the review threshold or above."""
+    stage: str = ""
+    """Age of the blood, one of triage.phantom.lesions.STAGES; empty for all of a study."""
+    slices_before: int | None = None
+    """The same slices of the untouched head at the threshold or above; None where there is no such head."""
     study_change: float = np.nan
     """P(any) of the study less that of the untouched head."""
     slice_change: float = np.nan
@@ -57,14 +68,17 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Cases of one label and band of volume."""
+    """Cases of one label, and age of blood where it is not acute, in a band of volume."""
 
     label: str
     band_ml: tuple[float, float]
     n: int
     found: Rate
     slices: int
-    slices_found: Rate
+    slices_found: float
+    """Share; without an interval, as slices of one head are not independent."""
+    slices_before: float
+    """Share of the same slices of the untouched head; NaN where there is no such head."""
     study_change: float
     slice_change: float
 
@@ -180,8 +194,13 @@ def area(p: Floats, truth: Bools, groups: npt.NDArray[np.str_]) -> Area:
     Returns:
         The figure; NaN where a class is missing.
     """
-    low, high = bootstrap_by_patient(p, truth, groups, draws=DRAWS)
-    return Area(auroc(p, truth), low, high, len(p), int(truth.sum()))
+    value, (low, high) = auroc(p, truth), (np.nan, np.nan)
+    studies = min(len(np.unique(groups[truth])), len(np.unique(groups[~truth])))
+    if studies >= LEAST_STUDIES:
+        low, high = bootstrap_by_patient(p, truth, groups, draws=DRAWS)
+        if value == 1.0:  # no resampling differs: bound what one study of the rarer class may do
+            low = rate(studies, studies).low
+    return Area(value, low, high, len(p), int(truth.sum()))
 
 
 def painted_areas(cases: Sequence[Case]) -> dict[str, Area]:
@@ -204,13 +223,14 @@ def painted_areas(cases: Sequence[Case]) -> dict[str, Area]:
 
 
 def detections(cases: Sequence[Case]) -> tuple[Detection, ...]:
-    """Count cases by label and band; bands without a case are left out."""
+    """Count cases by label and band, and apart once more those that are not acute; rows without a case are left out."""
     found = []
     for label in LABELS:
-        for band in BANDS_ML:
-            some = [c for c in cases if c.label == label and band_of(c.volume_ml) == band]
-            if some:
-                found.append(_detection(label, band, some))
+        own = [c for c in cases if c.label == label]
+        rows = [(label, band, [c for c in own if band_of(c.volume_ml) == band]) for band in BANDS_ML]
+        stages = dict.fromkeys(c.stage for c in own if c.stage not in ("", ACUTE))
+        rows += [(f"{label}, {stage}", ALL_ML, [c for c in own if c.stage == stage]) for stage in stages]
+        found += [_detection(*row) for row in rows if row[2]]
     return tuple(found)
 
 
@@ -219,7 +239,7 @@ def band_of(volume_ml: float) -> tuple[float, float]:
     return next((band for band in BANDS_ML if volume_ml < band[1]), BANDS_ML[-1])
 
 
-def above(trial: Sequence[Detection], least_ml: float, labels: Iterable[str] = SUBTYPES) -> tuple[Rate, Rate, int]:
+def above(trial: Sequence[Detection], least_ml: float, labels: Iterable[str] = SUBTYPES) -> tuple[Rate, float, int]:
     """Detection of all bleeds from a volume on.
 
     Args:
@@ -233,16 +253,18 @@ def above(trial: Sequence[Detection], least_ml: float, labels: Iterable[str] = S
     some = [d for d in trial if d.label in tuple(labels) and d.band_ml[0] >= least_ml]
     n, slices = sum(d.n for d in some), sum(d.slices for d in some)
     studies_found = sum(round(d.found.value * d.n) for d in some if d.n)
-    slices_found = sum(round(d.slices_found.value * d.slices) for d in some if d.slices)
-    return rate(studies_found, n), rate(slices_found, slices), n
+    slices_found = sum(round(d.slices_found * d.slices) for d in some if d.slices)
+    return rate(studies_found, n), slices_found / slices if slices else np.nan, n
 
 
 def _detection(label: str, band: tuple[float, float], cases: Sequence[Case]) -> Detection:
     slices = sum(c.slices for c in cases)
+    before = [c.slices_before for c in cases if c.slices_before is not None]
     return Detection(
         label, band, len(cases), rate(sum(c.found for c in cases), len(cases)), slices,
-        rate(sum(c.slices_found for c in cases), slices), _mean([c.study_change for c in cases]),
-        _mean([c.slice_change for c in cases]),
+        sum(c.slices_found for c in cases) / slices if slices else np.nan,
+        sum(before) / slices if slices and len(before) == len(cases) else np.nan,
+        _mean([c.study_change for c in cases]), _mean([c.slice_change for c in cases]),
     )  # fmt: skip
 
 
@@ -262,13 +284,16 @@ def notes(trials: Trials) -> list[str]:
 
 
 def told(one: Area) -> str:
-    """An AUROC with its interval."""
-    return "-" if np.isnan(one.value) else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+    """An AUROC with its interval, where it has one."""
+    if np.isnan(one.value):
+        return "-"
+    return f"{one.value:.3f}" + ("" if np.isnan(one.low) else f" ({one.low:.3f} to {one.high:.3f})")
 
 
-def share(one: Rate) -> str:
+def share(one: Rate | float) -> str:
     """A share in per cent."""
-    return "-" if np.isnan(one.value) else f"{one.value:.0%}"
+    value = one.value if isinstance(one, Rate) else one
+    return "-" if np.isnan(value) else f"{value:.0%}"
 
 
 def _phantom_note(t: PhantomTrial) -> str:
@@ -278,14 +303,14 @@ def _phantom_note(t: PhantomTrial) -> str:
         f"On {t.n_studies} phantoms of profile {t.profile} (phantom {t.phantom_version}, seeds {t.first_seed} to "
         f"{t.first_seed + t.n_studies - 1}, never trained on; {t.positives} with a bleed): AUROC by slice / by study: "
         f"{areas}; at the review threshold sensitivity {share(t.sensitivity)}, specificity {share(t.specificity)} by "
-        f"study; {share(found)} of {n} with 5 mL and more found."
+        f"study; {share(found)} of {n} with 5 mL and more found.{_old_note(t.detections)}"
     )
 
 
 def _pointing_note(profile: str, one: Pointing) -> str:
     return (
-        f"Activation maps of any bleed on phantoms of profile {profile}: {share(one.inside)} of {one.n} peaks lie in "
-        f"the bleed (chance {one.chance:.0%})."
+        f"Activation maps of any bleed that was found on phantoms of profile {profile}: {share(one.inside)} of {one.n} "
+        f"peaks lie in the bleed (chance {one.chance:.1%})."
     )
 
 
@@ -307,8 +332,14 @@ def _implant_note(t: ImplantTrial) -> str:
     return (
         f"Bleeds painted into the real head {t.name}: {share(all_found)} of {total} studies found; of 5 mL and more "
         f"{share(large)} of {n} by study, {share(slices)} of bleeding slices; their AUROC by slice against the "
-        f"same slices untouched {told(t.areas[LARGE])}.{beware}"
+        f"same slices untouched {told(t.areas[LARGE])}.{_old_note(t.detections)}{beware}"
     )
+
+
+def _old_note(rows: Sequence[Detection]) -> str:
+    """What became of bleeds that are not acute, which are among the figures before."""
+    old = [f"{d.label} {share(d.found)} of {d.n}" for d in rows if "," in d.label]
+    return f" Found by study of bleeds that are not acute: {'; '.join(old)}." if old else ""
 
 
 def _picture_note(t: PictureTrial) -> str:

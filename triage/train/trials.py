@@ -37,6 +37,8 @@ class TrialsRequest:
     implants: ImplantSet = field(default_factory=ImplantSet)
     pictures: tuple[PictureSet, ...] = ()
     device: str = "auto"
+    workers: int = 1
+    """Processes that make phantoms while others are judged; 0: one a core, 1: none."""
 
 
 def run_trials(
@@ -65,9 +67,9 @@ def run_trials(
     errors = Errors()
     found = Trials(
         pack.identity.name, pack.identity.version, pack.identity.sha256, pack.card.all_thresholds(),
-        tuple(phantom_trial(pack, one, errors, on_progress) for one in sets),
+        tuple(phantom_trial(pack, one, errors, on_progress, request.workers) for one in sets),
     )  # fmt: skip
-    found = replace(found, negatives=_negatives(pack, request, heads, errors))
+    found = replace(found, negatives=_negatives(pack, request, heads, errors, on_progress=on_progress))
     found = replace(found, implants=_implants(pack, request, heads, errors, on_progress=on_progress))
     found = replace(found, pictures=_pictures(pack, request, errors, on_progress))
     return found, errors
@@ -86,9 +88,14 @@ def document_of(trials: Trials) -> dict[str, Any]:
 
 
 def _negatives(
-    pack: Pack, request: TrialsRequest, heads: dict[Path, list[RealHead]], errors: Errors
+    pack: Pack, request: TrialsRequest, heads: dict[Path, list[RealHead]], errors: Errors, *, on_progress: OnProgress
 ) -> tuple[NegativeTrial, ...]:
-    return tuple(negative_trial(pack, head, errors) for folder in request.negative for head in heads[folder])
+    every = [head for folder in request.negative for head in heads[folder]]
+    found: list[NegativeTrial] = []
+    for head in every:
+        on_progress("real series without a bleed", len(found), len(every))
+        found.append(negative_trial(pack, head, errors))
+    return tuple(found)
 
 
 def _implants(

@@ -88,8 +88,9 @@ def _phantom(t: PhantomTrial) -> str:
     return (
         f"<p>{told}</p>"
         + table(("label", "studies", "AUROC by study", "slices", "AUROC by slice"), rows, "figures inline")
-        + "<h3>Found, by volume</h3>" + _detections(t.detections, changes=False)
-        + "<h3>Where the maps point</h3>" + table(head, points, "figures inline")
+        + "<h3>Found, by volume; subtypes in heads that have no other bleed</h3>"
+        + _detections(t.detections, painted=False)
+        + "<h3>Where the maps of bleeds that were found point</h3>" + table(head, points, "figures inline")
     )  # fmt: skip
 
 
@@ -111,13 +112,14 @@ def _implant(t: ImplantTrial) -> str:
     untouched += " and is positive, so that rates by study say little." if t.untouched_positive else "."
     told = f"{t.n} bleeds, {t.no_room} of which had no room. {untouched} AUROC of slices with a painted bleed against "
     told += "the same slices untouched: " + "; ".join(f"{name} {_area(one)}" for name, one in t.areas.items()) + "."
-    return f"<p>{told}</p>{_detections(t.detections, changes=True)}"
+    return f"<p>{told} Intervals are over bleeds, in this one head.</p>{_detections(t.detections, painted=True)}"
 
 
 def _pictures(t: PictureTrial) -> str:
     told = (
         f"{t.any.n} pictures, {t.any.positives} with a bleed, read as width {t.window[0]:g} level {t.window[1]:g} HU "
-        f"and {t.fov_mm:g} mm wide; what lies outside the window is lost. A picture is judged as a study of one slice. "
+        f"and {t.fov_mm:g} mm wide; what lies outside the window is lost. A picture is judged as a study of one slice; "
+        "intervals take pictures for independent, though several may show one head. "
         f"Found of those without a bleed: {_rate(t.false)}."
     )
     rows = [[ANY, str(t.any.positives), _area(t.any), DASH, DASH]]
@@ -127,14 +129,15 @@ def _pictures(t: PictureTrial) -> str:
     return f"<p>{told}</p>{table(head, rows, 'figures inline')}"
 
 
-def _detections(rows: Sequence[Detection], changes: bool) -> str:
+def _detections(rows: Sequence[Detection], painted: bool) -> str:
     head = ["label", "mL", "bleeds", "found by study", "bleeding slices", "found by slice"]
-    head += ["change of P(any) by study", "by slice"] if changes else []
+    head += ["of the same untouched", "change of P(any) by study", "by slice"] if painted else []
     cells = []
     for d in rows:
         row = [text(d.label), f"{d.band_ml[0]:g} to {d.band_ml[1]:g}", str(d.n), _rate(d.found), str(d.slices),
-               _rate(d.slices_found)]  # fmt: skip
-        cells.append(row + ([_signed(d.study_change), _signed(d.slice_change)] if changes else []))
+               percent(_known(d.slices_found), 0)]  # fmt: skip
+        more = [percent(_known(d.slices_before), 0), _signed(d.study_change), _signed(d.slice_change)]
+        cells.append(row + (more if painted else []))
     return table(head, cells, "figures inline")
 
 

@@ -15,14 +15,16 @@ from triage.records import ANY, LABELS, SUBTYPES, FloatArray
 from triage.train.assessed import Assessed, assess, is_present, plain_volume
 from triage.train.errors_shown import Errors, ErrorShown
 from triage.train.metrics import Floats, rate
+from triage.train.phantoms import spec_of
 from triage.train.pointing import Hit, Pointing, hit_of, pointing
+from triage.train.pool import Pool, Worker
 from triage.train.trial_records import BANDS_ML, Area, Case, PhantomTrial, area, band_of, detections
 
 FIRST_SEEDS = {SHIFTED.name: 900_000_001, USUAL.name: 950_000_001}
 """By profile; far above every seed that is trained on."""
 
-SPEC = PhantomSpec(n_slices=None, spacing_mm=None, tilt_deg=None, size_px=256)
-"""Whole heads, whose slices and tilt are drawn as scanners differ."""
+SPEC = spec_of(SHIFTED)
+"""Whole heads; the profile is replaced."""
 
 SEEDS = re.compile(r"seeds (?:from )?(\d+)(?:, the last epoch's)? to (\d+)")
 """How a card tells what was trained on."""
@@ -54,6 +56,8 @@ class _Tally:
     study_p: list[list[float]] = field(default_factory=list)
     study_truth: list[list[bool]] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
+    """Of each study all that bleeds; and where that is of one subtype, so that no other can have been found for it, by
+    subtype."""
     hits: list[Hit] = field(default_factory=list)
 
 
@@ -70,7 +74,9 @@ def check_unseen(card: Card, phantoms: PhantomSet) -> None:
             )
 
 
-def phantom_trial(pack: Pack, phantoms: PhantomSet, errors: Errors, on_progress: OnProgress) -> PhantomTrial:
+def phantom_trial(
+    pack: Pack, phantoms: PhantomSet, errors: Errors, on_progress: OnProgress, workers: int = 1
+) -> PhantomTrial:
     """Measure a pack on one set of phantoms.
 
     Args:
@@ -78,6 +84,7 @@ def phantom_trial(pack: Pack, phantoms: PhantomSet, errors: Errors, on_progress:
         phantoms: On what.
         errors: Collects the worst answers.
         on_progress: Told what is done, how much of it, of how much.
+        workers: Processes that make phantoms while others are judged; 0: one a core, 1: none.
 
     Returns:
         The figures.
@@ -90,10 +97,15 @@ def phantom_trial(pack: Pack, phantoms: PhantomSet, errors: Errors, on_progress:
     spec = replace(phantoms.spec, profile=phantoms.profile)
     text = f"phantoms, profile {phantoms.profile.name}"
     on_progress(text, 0, phantoms.n)
-    for done, seed in enumerate(phantoms.seeds, start=1):
-        _add(tally, pack, generate(seed, spec), errors)
-        on_progress(text, done, phantoms.n)
+    with Pool(workers) as pool:
+        for done, study in enumerate(pool.map(_made, ((seed, spec) for seed in phantoms.seeds)), start=1):
+            _add(tally, pack, study, errors)
+            on_progress(text, done, phantoms.n)
     return _summed(tally, phantoms, pack.card.thresholds.review)
+
+
+def _made(job: tuple[int, PhantomSpec], _: Worker) -> PhantomStudy:
+    return generate(*job)
 
 
 def _add(tally: _Tally, pack: Pack, study: PhantomStudy, errors: Errors) -> None:
@@ -106,11 +118,14 @@ def _add(tally: _Tally, pack: Pack, study: PhantomStudy, errors: Errors) -> None
     tally.study_truth.append([labels[label] for label in LABELS])
     review = pack.card.thresholds.review
     found = is_present(pack.card, said.studies, ANY)
-    for column, label in enumerate(LABELS):
-        if labels[label]:
-            shown = truth[:, column]
-            n_found = int((said.slices[ANY][shown] >= review).sum())
-            tally.cases.append(Case(label, _volume(study, label), found, int(shown.sum()), n_found))
+    kinds = [label for label in SUBTYPES if labels[label]]
+    shown = truth[:, 0]
+    n_found = int((said.slices[ANY][shown] >= review).sum())
+    case = Case(ANY, sum(study.volumes_ml.values()), found, int(shown.sum()), n_found)
+    if kinds:
+        tally.cases.append(case)
+    if len(kinds) == 1:
+        tally.cases.append(replace(case, label=kinds[0], stage=_stage(study)))
     tally.hits += hits_of(said, study, volume.hu)
     _show(study, said, errors)
 
@@ -127,8 +142,9 @@ def _show(study: PhantomStudy, said: Assessed, errors: Errors) -> None:
         errors.add(ErrorShown("phantoms", name, kinds, p, told), study.hu[k].astype(np.float32))
 
 
-def _volume(study: PhantomStudy, label: str) -> float:
-    return sum(study.volumes_ml.values()) if label == ANY else study.volumes_ml[label]
+def _stage(study: PhantomStudy) -> str:
+    """Age of the largest bleed."""
+    return max(study.truths, key=lambda one: one.volume_ml).stage
 
 
 def hits_of(said: Assessed, study: PhantomStudy, hu: FloatArray) -> Iterator[Hit]:

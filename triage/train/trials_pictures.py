@@ -44,6 +44,9 @@ EDGE = 0.004
 CLOSING_PX = 6
 """Gaps in the thin line of the skin that are closed."""
 
+LENS_PX = 8
+"""Half of 8 mm: skull so much thicker than on the other side is a bleed beside it; the sides of a skull differ less."""
+
 BONE_HU, FAT_HU, AIR_HU = 1000.0, -100.0, -1000.0
 """What stands for values that the window lost."""
 
@@ -103,12 +106,22 @@ def picture_trial(pack: Pack, pictures: PictureSet, errors: Errors, on_progress:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures of a folder, by name. Raises DataError where there is none."""
+    """The pictures of a folder, by name.
+
+    Raises:
+        DataError: There is none, or one cannot be read or does not say its kind.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; name one that holds PNG files")
-    paths = sorted(folder.glob("*.png"))
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png")
     if not paths:
         raise DataError(f"{folder}: holds no PNG file")
+    for path in paths:
+        kind_of(path.stem)
+        try:
+            Image.open(path).close()
+        except (OSError, UnidentifiedImageError) as e:
+            raise DataError(f"{path}: not a picture that can be read") from e
     return paths
 
 
@@ -152,8 +165,9 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
 def hounsfield(greys: npt.NDArray[np.uint8], window: tuple[float, float]) -> FloatArray:
     """Greys back to HU; what the window lost is put in by where it lies.
 
-    White that hangs together with the skull is bone, other white is as dense as the window ends. Black outside the
-    head's outline is air, between outline and skull fat, inside the skull as the window begins.
+    White that hangs together with the skull is bone, unless the other side of the head has brain there; other white is
+    as dense as the window ends. Black outside the head's outline is air, between outline and skull fat, inside the
+    skull as the window begins.
 
     Args:
         greys: (rows, columns)
@@ -170,10 +184,24 @@ def hounsfield(greys: npt.NDArray[np.uint8], window: tuple[float, float]) -> Flo
     outline = ndimage.binary_fill_holes(ndimage.binary_closing(greys > BLACK, iterations=CLOSING_PX))
     inner = ndimage.binary_fill_holes(skull)
     black = greys <= BLACK
-    hu[skull] = BONE_HU
+    hu[skull & ~_lens(skull, inner)] = BONE_HU
     hu[black & outline & ~inner] = FAT_HU
     hu[black & ~outline] = AIR_HU
     return hu
+
+
+def _lens(skull: npt.NDArray[np.bool_], inner: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """White that lies where the mirrored head has brain: an extra-axial bleed too bright for the window."""
+    columns = np.flatnonzero(inner.any(axis=0))
+    if not len(columns):
+        return inner
+    head = slice(columns[0], columns[-1] + 1)
+    cavity = ndimage.binary_opening(inner & ~skull, iterations=2)
+    mirrored = np.zeros_like(cavity)
+    mirrored[:, head] = cavity[:, head][:, ::-1]
+    whole = ndimage.binary_closing(skull, iterations=CLOSING_PX) & mirrored
+    core = ndimage.binary_opening(whole, iterations=LENS_PX)
+    return np.asarray(ndimage.binary_dilation(core, iterations=2 * LENS_PX) & mirrored)
 
 
 def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

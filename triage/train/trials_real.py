@@ -1,7 +1,7 @@
 """A pack on real heads: series without a bleed as the node judges them, and bleeds painted into them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from triage.dicom.selection import select
 from triage.errors import DataError, InstanceError, StudyError
 from triage.nn.pack import Pack
 from triage.nn.predict import judge
-from triage.phantom.study import LABEL_MM2
+from triage.phantom.study import LABEL_MM2, Truth
 from triage.records import ANY, LABELS, SUBTYPES, FloatArray, Instance, Outcome, Volume
 from triage.train.assessed import PRECISION, Assessed, assess, is_present
 from triage.train.errors_shown import Errors, ErrorShown
@@ -43,6 +43,10 @@ class Painted(Protocol):
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """Of shape (n, rows, columns)."""
+
+    @property
+    def truth(self) -> Truth:
+        """What the bleed is."""
 
 
 Paint = Callable[[str, tuple[float, float], int], Painted]
@@ -214,8 +218,7 @@ def _case(pack: Pack, head: tuple[str, Volume, Assessed], made: tuple[str, int, 
     name, volume, untouched = head
     label, seed, painted = made
     hu: FloatArray = painted.hu.astype(np.float32)
-    touched = Volume(hu, volume.slices, volume.positions_mm, volume.spacing_mm, volume.thickness_mm)
-    said = assess(pack, touched, before=untouched)
+    said = assess(pack, replace(volume, hu=hu), before=untouched)
     area_mm2 = painted.mask.sum(axis=(1, 2)) * volume.spacing_mm[0] * volume.spacing_mm[1]
     shown = area_mm2 >= LABEL_MM2
     steps = np.gradient(np.array(volume.positions_mm)) if len(volume.positions_mm) > 1 else [volume.thickness_mm]
@@ -225,10 +228,11 @@ def _case(pack: Pack, head: tuple[str, Volume, Assessed], made: tuple[str, int, 
     if shown.any():
         k = int(area_mm2.argmax())
         scores = {one: float(said.slices[one][k]) for one in LABELS}
-        before = f"{volume_ml:.1f} mL in all; untouched {untouched.slices[ANY][k]:.3f}"
+        before = f"{painted.truth.stage}, {volume_ml:.1f} mL in all; untouched {untouched.slices[ANY][k]:.3f}"
         errors.add(ErrorShown("painted bleeds", f"{name} seed {seed}, slice {k + 1}", (label,), scores, before), hu[k])
+    review = pack.card.thresholds.review
     return Case(
-        label, volume_ml, is_present(pack.card, said.studies, ANY), int(shown.sum()),
-        int((p >= pack.card.thresholds.review).sum()), said.studies[ANY] - untouched.studies[ANY],
+        label, volume_ml, is_present(pack.card, said.studies, ANY), int(shown.sum()), int((p >= review).sum()),
+        painted.truth.stage, int((p_before >= review).sum()), said.studies[ANY] - untouched.studies[ANY],
         float((p - p_before).mean()) if len(p) else np.nan, tuple(p.tolist()), tuple(p_before.tolist()),
     )  # fmt: skip

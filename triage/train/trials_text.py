@@ -43,11 +43,11 @@ def _phantom(t: PhantomTrial) -> list[str]:
           f"{told(t.by_slice[label])}, {t.by_slice[label].positives} positive" for label in LABELS),
         f"  at the review threshold by study: sensitivity {share(t.sensitivity)} of {t.positives}, specificity "
         f"{share(t.specificity)} of {t.n_studies - t.positives}",
-        *_detections(t.detections),
+        *_detections(t.detections, " alone"),
     ]  # fmt: skip
     lines += [
-        f"  maps, {p.name}: {share(p.inside)} of {p.n} peaks in the bleed (chance {p.chance:.0%}), {p.near:.0%} within "
-        "15 mm" for p in t.pointings if p.n
+        f"  maps where found, {p.name}: {share(p.inside)} of {p.n} peaks in the bleed (chance {p.chance:.1%}), "
+        f"{p.near:.0%} within 15 mm" for p in t.pointings if p.n
     ]  # fmt: skip
     return lines if t.pointings and t.pointings[0].n else [*lines, "  maps: none"]
 
@@ -86,14 +86,15 @@ def _pictures(t: PictureTrial) -> list[str]:
     ]  # fmt: skip
 
 
-def _detections(rows: Sequence[Detection]) -> list[str]:
+def _detections(rows: Sequence[Detection], alone: str = "") -> list[str]:
     lines = []
     for d in rows:
         low, high = d.band_ml
+        before = "" if np.isnan(d.slices_before) else f" (untouched {share(d.slices_before)})"
         change = "" if np.isnan(d.study_change) else f"; P(any) {d.study_change:+.3f} by study"
         if not np.isnan(d.slice_change):
             change += f", {d.slice_change:+.3f} by slice"
-        what = "in all" if d.label == ANY else d.label
+        what = "in all" if d.label == ANY else d.label + alone
         lines.append(f"  {what} {low:g} to {high:g} mL: {share(d.found)} of {d.n} studies found, "
-                     f"{share(d.slices_found)} of {d.slices} bleeding slices{change}")  # fmt: skip
+                     f"{share(d.slices_found)} of {d.slices} bleeding slices{before}{change}")  # fmt: skip
     return lines
