@@ -25,7 +25,10 @@ from triage.phantom.skull import BESIDE_MM, SMOOTH_MM, Surface
 from triage.records import FloatArray
 
 FALX_HU = 50.0
+"""Of falx and tentorium, without calcium."""
+
 CALCIUM_HU = (110.0, 420.0)
+"""Of choroid plexus, pineal, falx and basal ganglia, where calcified."""
 
 ARTERIES: tuple[tuple[Point, Point], ...] = (
     ((6, -10, -22), (9, -14, -17)), ((9, -14, -17), (34, -17, -13)), ((9, -14, -17), (2, -28, -13)),
@@ -33,6 +36,7 @@ ARTERIES: tuple[tuple[Point, Point], ...] = (
 """Axes on the left: carotid, middle and anterior cerebral artery."""
 
 BASILAR: tuple[Point, Point] = ((0, 3, -44), (0, 0, -22))
+"""Axis of the basilar artery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Deformation:
 
 
 STILL = Deformation(0.0, 0.0, (0.0, 0.0, 0.0), 0.0)
+"""Nothing moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +360,7 @@ def _arteries(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatA
 
 
 def _mirrored(point: Point, side: float) -> Point:
+    """A point of the left half on the side asked for: 1 left, -1 right."""
     return (side * point[0], point[1], point[2])
 
 

@@ -41,11 +41,14 @@ MORE_KINDS = {
     bleeds.SUBDURAL: ("convexity", "film", "interhemispheric"),
     bleeds.EPIDURAL: ("temporal", "parietal", "frontal"),
 }
+"""Variants that a further bleed of a subtype may have."""
 
 DENSE_HU = 95.0
 """No blood is brighter: bone, metal, a tube or a streak."""
 
 DEEP = ("ganglia", "thalamus")
+"""Variants beside the ventricles, which they may break into."""
+
 DEEP_ML = 3.0
 """A smaller deep bleed does not reach the ventricles."""
 
@@ -93,6 +96,7 @@ def _joined(plans: list[Plan]) -> list[Plan]:
 
 
 def _may_repeat(plan: Plan) -> bool:
+    """Whether such bleeds come in numbers: no deep one does, nor blood in the ventricles."""
     if plan.label == bleeds.INTRAPARENCHYMAL:
         return plan.variant == "lobar" or plan.variant in CONTUSIONS
     return MOST_MORE[plan.label] > 0
@@ -119,6 +123,7 @@ def _another(host: Plan, number: int, chance: list[float]) -> Plan:
 
 
 def _random_labels(p_bleed: float, p_pair: float, rng: np.random.Generator) -> tuple[str, ...]:
+    """Subtypes of one head: none, one, two or three, and at times what often comes with the first."""
     draw = rng.random(4)
     order = [SUBTYPES[i] for i in rng.permutation(len(SUBTYPES))]
     if draw[0] >= p_bleed:

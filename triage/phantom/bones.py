@@ -138,6 +138,7 @@ def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator
 
 
 def _side_bones(base: _Base, side: float) -> None:
+    """One side: petrous and mastoid bone and what is hollow in them, sphenoid wing, cheek, jaw, first vertebra."""
     bone = base.bone_hu
     dense = bone * 1.15
     for start, end, radii in PETROUS:
@@ -158,6 +159,7 @@ def _side_bones(base: _Base, side: float) -> None:
 
 
 def _orbit(base: _Base, side: float) -> None:
+    """One orbit: its walls, fat, muscles, optic nerve, eye and lens."""
     bone = base.bone_hu
     base.rod((side * 31, -70, -41), (side * 12, -30, -36), (18.5, 6.5), bone * 0.9)
     base.rod((side * 31, -72, -41), (side * 12, -30, -36), (16.8, 4.8), FAT_HU)
@@ -172,6 +174,7 @@ def _orbit(base: _Base, side: float) -> None:
 
 
 def _nose(base: _Base, rng: np.random.Generator) -> None:
+    """What lies in the middle: sphenoid, clivus, sella, nose, ethmoid and maxillary sinuses, throat."""
     bone = base.bone_hu
     base.egg((0, -12, -40), (15, 15, 14), bone * 0.85)  # body of the sphenoid
     base.rod((0, -2, -30), (0, 3, -62), (5.0, 5.5), bone * 0.75)  # clivus

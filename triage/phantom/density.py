@@ -7,8 +7,9 @@ InSilicoICH framework under CC0.
 import numpy as np
 
 QUANTILES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+"""Shares of bleeds below each value of the tables."""
 
-VOLUME_ML = {
+MEASURED_ML = {
     "epidural": (0.13, 0.16, 0.23, 0.54, 1.36, 2.79, 4.89, 5.73, 10.5, 16.0, 23.1, 37.2, 80.0),
     "intraparenchymal": (0.1, 0.13, 0.16, 0.3, 0.54, 1.07, 1.9, 3.3, 6.6, 11.8, 36.9, 57.9, 90.0),
     "intraventricular": (0.1, 0.13, 0.16, 0.26, 0.34, 0.52, 0.75, 1.09, 1.94, 3.42, 8.8, 14.2, 40.0),
@@ -36,6 +37,7 @@ LARGE_HU = {
 """The same of larger bleeds."""
 
 SMALL_ML = 2.0
+"""Up to here a bleed counts as small: partial volume darkens it."""
 
 
 def measured_ml(label: str, chance: float) -> float:
@@ -48,7 +50,7 @@ def measured_ml(label: str, chance: float) -> float:
     Returns:
         mL.
     """
-    return float(np.exp(np.interp(chance, QUANTILES, [float(np.log(v)) for v in VOLUME_ML[label]])))
+    return float(np.exp(np.interp(chance, QUANTILES, [float(np.log(v)) for v in MEASURED_ML[label]])))
 
 
 def mean_hu(label: str, volume_ml: float, chance: float) -> float:

@@ -10,7 +10,10 @@ import numpy.typing as npt
 from triage.records import FloatArray
 
 Region = tuple[slice, slice, slice]
+"""A block of voxels: slices, rows, columns."""
+
 Point = tuple[float, float, float]
+"""x, y, z in mm, head coordinates where nothing else is said."""
 
 SLAB_VOXELS = 2**16
 """Greatest number of voxels worked on at once, where a slice has no more."""
@@ -160,6 +163,7 @@ def inverted(m: list[list[float]]) -> list[list[float]]:
 
 
 def _cross(a: list[float], b: list[float]) -> list[float]:
+    """Vector product."""
     return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 
 

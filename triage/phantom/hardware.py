@@ -34,7 +34,10 @@ ANEURYSMS: tuple[Point, ...] = (
 """Where they sit on the circle of Willis: anterior communicating, carotid, middle cerebral and basilar arteries."""
 
 STREAK_REACH_MM = 100.0
+"""How far from metal rays are computed."""
+
 RAYS = 20
+"""Lines through one piece of metal, each bright or dark."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ GLARE_MM = 1.0
 """So near to bone nothing is outlined: it does not count towards a volume."""
 
 FAR = np.float32(-99.0)
+"""Signed distance, mm, where a bleed is not looked for."""
 
 SIDES: tuple[tuple[Point, Point], tuple[Point, Point]] = (
     ((-100.0, -125.0, -80.0), (6.0, 125.0, 110.0)),

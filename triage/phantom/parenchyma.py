@@ -1,6 +1,7 @@
 """Bleeds within the brain: deep, lobar and infratentorial lumps of several lobes, and contusions near bone."""
 
 import numpy as np
+import numpy.typing as npt
 
 from triage.phantom.anatomy import Deformation
 from triage.phantom.fields import noise, smooth_least
@@ -11,8 +12,10 @@ from triage.phantom.skull import Surface
 from triage.records import FloatArray
 
 CONTUSIONS = ("frontal base", "temporal pole")
+"""Variants where a blow throws the brain against bone."""
 
 BELOW = ("cerebellum", "pons")
+"""Variants under the tentorium; they move no midline."""
 
 CENTRES: dict[str, tuple[Point, ...]] = {
     "ganglia": ((25, -3, 4), (28, 6, 6)),
@@ -26,12 +29,14 @@ CENTRES: dict[str, tuple[Point, ...]] = {
 """On the left of the average brain, mm."""
 
 JITTER_MM = {"cerebellum": 6.0, "frontal base": 7.0, "temporal pole": 6.0}
+"""How far a bleed lies from one of CENTRES at most, sideways and in height; 4 elsewhere."""
 
 LOBES_ML = 2.5
 """A larger bleed may have several lobes."""
 
 
 def _centre(head: Head, plan: Plan, rng: np.random.Generator) -> Point:
+    """Middle of a bleed in head coordinates."""
     if plan.variant == "lobar":
         x, y, z = float(rng.uniform(22, 46)), float(rng.uniform(-56, 60)), float(rng.uniform(4, 52))
     else:
@@ -109,7 +114,8 @@ def _lump(
     return level
 
 
-def _distance(at: Coordinates, centre: Point, stretch: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> FloatArray:
+def _distance(at: Coordinates, centre: Point, stretch: npt.NDArray[np.float64]) -> FloatArray:
+    """Distance to a point in mm, an axis longer than another."""
     x, y, z = (
         (a - np.float32(c)) * np.float32(1 / f) for a, c, f in zip((at.x, at.y, at.z), centre, stretch, strict=True)
     )

@@ -15,6 +15,7 @@ Rods = tuple[tuple[float, float, float, float], ...]
 """Ends (x, y, z in the average brain) of tapering rods in a row, with the radius at each."""
 
 FAR_MM = -50.0
+"""Signed distance where a part is not looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Place:
             self.lay(out, tuple((-x, y, z, r) for x, y, z, r in points), edge_mm)
 
     def _around(self, a: tuple[float, ...], b: tuple[float, ...], reach_mm: float, squash: float) -> Region:
+        """Voxels whose tissue may come from within reach of one rod, however the brain is deformed."""
         axes = list(zip(self.scale, self.low, self.high, (1.0, 1.0, squash), strict=True))
         ends = [
             [(p / q - (low + high) / 2) / f for p, (f, low, high, q) in zip(end[:3], axes, strict=True)]
@@ -83,6 +85,7 @@ def brain_scale(head: Head) -> Point:
 
 
 CAUDATE: Rods = ((15, -27, 6, 6), (17, -8, 17, 3), (20, 14, 20, 2))
+"""The left caudate nucleus."""
 
 
 def chambers(head: Head, place: Place) -> FloatArray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Range = tuple[float, float]
+"""Least and greatest; drawn evenly between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Profile:
 
 
 USUAL = Profile()
+"""Heads and scanners as they come to a hospital."""
 
 SHIFTED = Profile(
     name="shifted", age=(30, 97), size=(0.90, 1.10), aspect=(0.91, 1.09), skull_mm=(3.5, 10.0), contrast_hu=(4.0, 8.0),
@@ -141,6 +143,7 @@ WIDE = Profile(
 """Variety beyond reality, to train on (domain randomisation, Tobin 2017): no cue that only a phantom has may help."""
 
 PROFILES = {profile.name: profile for profile in (USUAL, SHIFTED, WIDE)}
+"""By name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +218,7 @@ class Scanner:
 
 
 def _in(rng: np.random.Generator, between: Range) -> float:
+    """A value within a range."""
     return float(rng.uniform(*between))
 
 

@@ -140,6 +140,7 @@ def paint_hair(hu: FloatArray, site: Site, hair_mm: float, rng: np.random.Genera
 
 
 def _bun(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
+    """A knot of hair on the back of the head, in place."""
     head = site.head
     radius = float(rng.uniform(14, 26))
     spot = outwards(site, HEART, direction(rng, (70, 90), (5, 55)), head.scalp_mm + 0.5 * radius)

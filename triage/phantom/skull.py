@@ -24,6 +24,7 @@ AIR_HU = -1000.0
 FAT_HU = -95.0
 SKIN_HU = 55.0
 MUSCLE_HU = 52.0
+"""Densities of what surrounds the brain, besides bone."""
 BASE_MM = -14.0
 """Below this z there may be skull base or face."""
 SMOOTH_MM = 2.8
@@ -41,8 +42,9 @@ BESIDE_MM = 6.0
 COARSE = 4
 """A head's region is looked for in every fourth row and column."""
 NOSE: tuple[Point, Point] = ((0, -80, -36), (0, -88, -64))
+"""Axis of the average nose."""
 NOSE_MM = (8, 15)
-"""Axis and radii of the average nose."""
+"""Its radii at both ends."""
 
 PETROUS: tuple[tuple[Point, Point, tuple[float, float]], ...] = (
     ((11, 1, -37), (34, 14, -36), (5.0, 8.5)),

@@ -18,13 +18,7 @@ from triage.phantom.lesions import Shape
 from triage.phantom.motion import moved
 from triage.phantom.profile import Head, Scanner, draw_head, draw_scanner
 from triage.phantom.scanner import blur, harden, paint_headrest, photon_noise, scaled_hu
-from triage.phantom.skull import (
-    AIR_HU,
-    Site,
-    cavity_region,
-    head_region,
-    surface,
-)
+from triage.phantom.skull import AIR_HU, Site, cavity_region, head_region, surface
 from triage.phantom.spec import PhantomSpec, Stack, draw_stack
 from triage.records import ANY, HU_MAX, HU_MIN, SUBTYPES, FloatArray
 
@@ -107,6 +101,7 @@ class PhantomStudy:
 
 
 def _streams(seed: int) -> dict[str, np.random.Generator]:
+    """A random stream for each of STAGES."""
     return {
         stage: np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, i]))) for i, stage in enumerate(STAGES)
     }
