@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from triage.phantom import SHIFTED, PhantomSpec, PhantomStudy, generate
+from triage.phantom import PROFILES, SHIFTED, VERSION, PhantomSpec, PhantomStudy, generate
 from triage.records import LABELS, SUBTYPES
 
 SMALL = 128
@@ -32,6 +32,19 @@ def test_same_seed_same_bits_here_and_in_another_process() -> None:
     other = subprocess.run([sys.executable, "-c", PRINT_DIGEST], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest(first)
     assert digest(generate(42, spec)) != digest(first)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "step"),
+    [("usual", -669.9996, 68.392), ("wide", -788.2204, 53.5242), ("shifted", -728.0235, 62.912)],
+)
+def test_a_version_keeps_its_voxels(name: str, mean: float, step: float) -> None:
+    """Of a head with bleeds: mean density, and mean difference of neighbours; other platforms may round another way."""
+    assert VERSION == "2", "measure again"
+    spec = PhantomSpec(size_px=64, n_slices=16, spacing_mm=10, p_bleed=1.0, profile=PROFILES[name])
+    hu = generate(2, spec).hu.astype(float)
+    assert hu.mean() == pytest.approx(mean, abs=3e-4), "other voxels need another VERSION"
+    assert np.abs(np.diff(hu, axis=2)).mean() == pytest.approx(step, abs=3e-4), "other voxels need another VERSION"
 
 
 def test_package_loads_neither_pydicom_nor_torch() -> None:
