@@ -26,7 +26,7 @@ from pydicom.uid import generate_uid
 from receive import free_port, process, wait_for_echo
 from sqlalchemy import create_engine, text
 
-from triage.config import Destination
+from triage.config import BUNDLED_PACK, Destination
 from triage.net import scu
 from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
@@ -48,7 +48,7 @@ TIMES = text(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=100)
-    parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parents[1] / "models" / "ich-demo-0.1")
+    parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parents[1] / BUNDLED_PACK)
     arguments = parser.parse_args()
     for tool in ("echoscu", "Orthanc"):
         if shutil.which(tool) is None:

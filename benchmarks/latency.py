@@ -19,7 +19,7 @@ from pathlib import Path
 from pydicom import dcmread
 from receive import free_port, wait_for_echo
 
-from triage.config import Destination
+from triage.config import BUNDLED_PACK, Destination
 from triage.net import scu
 from triage.net.standin import StandInPacs
 from triage.phantom import PhantomSpec, generate
@@ -33,7 +33,7 @@ SLICES = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parents[1] / "models" / "ich-demo-0.1")
+    parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parents[1] / BUNDLED_PACK)
     arguments = parser.parse_args()
     accepted = threading.Event()
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from triage.config import BUNDLED_PACK
 from triage.phantom import PhantomSpec, generate
 from triage.phantom.writer import WriterOptions, write_series
 
@@ -59,7 +60,7 @@ def triage_node(folder: Path) -> AbstractContextManager[int]:
     port = free_port()
     root = Path(__file__).resolve().parents[1]
     (folder / "config.toml").write_text(
-        f'[node]\nport = {port}\ndata_dir = "data"\n[model]\npack = "{root}/models/ich-demo-0.1"\n'
+        f'[node]\nport = {port}\ndata_dir = "data"\n[model]\npack = "{root / BUNDLED_PACK}"\n'
         "[completion]\nquiet_s = 3600.0\nmax_wait_s = 3600.0\n[reception]\ndisk_reserve_mb = 0\n"
     )
     command = [sys.executable, "-c", "from triage.cli import main; main()", "serve", "-c", str(folder / "config.toml")]

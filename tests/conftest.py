@@ -1,13 +1,18 @@
 """What tests of whole stages share: tiny real networks, small synthetic heads as DICOM files, shared real data."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores; before torch reads it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from bench import COMPLETION, PACS, Bench
 
-from triage.config import Config
+from triage.config import BUNDLED_PACK, Config
 from triage.dicom.equipment import NodeIdentity
 from triage.dicom.pixels import Decoder
 from triage.nn.architectures import build
@@ -63,7 +68,7 @@ def blind_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_pack() -> Path:
     """The pack that comes with the project."""
-    return Path(__file__).parents[1] / "models" / "ich-demo-0.1"
+    return Path(__file__).parents[1] / BUNDLED_PACK
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from triage.activation import HISTORY, activate, rollback
 from triage.cli import main
-from triage.config import load_config
+from triage.config import BUNDLED_PACK, load_config
 from triage.errors import ConfigError, PackError
 
 CONFIG = """# A node.
@@ -102,13 +102,13 @@ def test_a_pack_outside_is_named_in_full_and_mode_and_link_stay(config: Path, ma
     ],
 )
 def test_a_configuration_that_names_no_pack(config: Path, make: Make, before: str, after: str) -> None:
-    make("ich-demo-0.1")  # the default
+    make(BUNDLED_PACK.name)  # the default
     config.write_bytes(before.encode())
     activate(config, make("tiny-2"))
     assert config.read_bytes().decode() == after
-    assert history(config) == ["ich-demo-0.1"]
-    assert rollback(config).active.name == "ich-demo-0.1"
-    assert active(config) == "ich-demo-0.1"
+    assert history(config) == [BUNDLED_PACK.name]
+    assert rollback(config).active.name == BUNDLED_PACK.name
+    assert active(config) == BUNDLED_PACK.name
 
 
 @pytest.mark.parametrize(

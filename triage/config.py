@@ -82,10 +82,14 @@ class Completion(Section):
         return self
 
 
+BUNDLED_PACK = Path("models/ich-demo-0.1")
+"""The pack that comes with the project, from its top folder."""
+
+
 class Model(Section):
     """Which model pack judges, and where."""
 
-    pack: Path = Field(default=Path("models/ich-demo-0.1"), strict=False)
+    pack: Path = Field(default=BUNDLED_PACK, strict=False)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 or fp16 on CUDA, fp32 on a CPU."""

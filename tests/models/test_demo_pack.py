@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from triage.config import BUNDLED_PACK
 from triage.nn.pack import Pack, load_pack, verify_pack
 from triage.nn.predict import judge
 from triage.phantom import PhantomSpec, generate
 from triage.records import ANY, LABELS, Judgement, Outcome, Slice, Volume
 
-FOLDER = Path(__file__).parents[2] / "models" / "ich-demo-0.1"
+FOLDER = Path(__file__).parents[2] / BUNDLED_PACK
 
 torch.set_num_threads(1)
 
@@ -32,7 +33,8 @@ def judged(pack: Pack, spec: PhantomSpec, seed: int) -> Judgement:
 
 def test_it_is_small_and_whole() -> None:
     assert sum(p.stat().st_size for p in FOLDER.iterdir()) <= 30 * 2**20
-    assert verify_pack(FOLDER)[0] == "ich-demo 0.1 (demonstration), resnet18, one trunk for all labels"
+    name, _, version = FOLDER.name.rpartition("-")
+    assert verify_pack(FOLDER)[0] == f"{name} {version} (demonstration), resnet18, one trunk for all labels"
 
 
 def test_its_card_tells_what_it_is(pack: Pack) -> None:
