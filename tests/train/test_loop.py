@@ -16,7 +16,7 @@ from train.small import small
 from triage.errors import DataError, TrainingError
 from triage.train.cache import Cache
 from triage.train.journal import Journal
-from triage.train.learner import Start
+from triage.train.learner import Start, build_learner
 from triage.train.loop import Event, FitOptions, fit, watched_part
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, epochs_of, load_network, open_run, read_weights
@@ -218,7 +218,6 @@ def test_weights_of_torchvision_are_taken_when_their_hash_is_the_stated_one(
     from torchvision.models import resnet18
 
     from triage.train.cache import file_hash
-    from triage.train.learner import build_learner
 
     torch.manual_seed(3)
     original = resnet18(weights=None)
@@ -241,9 +240,18 @@ def test_weights_of_torchvision_are_taken_when_their_hash_is_the_stated_one(
         build_learner(recipe, torch.device("cpu"), 1, Start(path, file_hash(path)))
 
 
-def test_a_subtype_run_may_start_from_another_run(phantom_cache: Cache, tmp_path: Path) -> None:
-    from triage.train.learner import build_learner
+def test_a_deep_network_from_nothing_starts_with_small_gradients() -> None:
+    recipe = small("phantom-joint", architecture="resnet101")
+    model = build_learner(recipe, torch.device("cpu"), 1, Start()).model
+    rng = torch.Generator().manual_seed(5)
+    logits, places = model(torch.randn(4, 3, 64, 64, generator=rng))
+    assert places is not None
+    (logits.square().mean() + places.square().mean()).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert float(torch.nn.utils.get_total_norm(gradients)) < 100.0  # 4,200 where blocks add what is random
 
+
+def test_a_subtype_run_may_start_from_another_run(phantom_cache: Cache, tmp_path: Path) -> None:
     first = fit(small("demo", epochs="1"), phantom_cache, tmp_path / "first", FitOptions())
     learner = build_learner(small("triage-subtype"), torch.device("cpu"), 1, Start(init=first.folder))
     taken, given = learner.network.state_dict(), load_network(first).state_dict()
