@@ -37,7 +37,7 @@ def test_what_is_planned_fills_the_time_and_keeps_both_busy() -> None:
         assert draws % recipe.batch == 0
         assert draws <= 4 * slices
         took = epochs * max(draws / pace.images_s + END_S, slices / pace.slices_s if epochs > 1 else 0.0)
-        assert 0.85 * seconds < took < 0.93 * seconds, pace
+        assert 0.88 * seconds < took < 0.96 * seconds, pace
     assert planned(overridden(recipe, {"epochs": "3", "draws": "128"}), slices, Pace(1.0, 1.0), 60.0) == {}
 
 
@@ -134,11 +134,13 @@ def test_a_finished_run_is_only_written_out(tmp_path: Path, capsys: pytest.Captu
     assert "--parts all: write it as I-J" in capsys.readouterr().err
 
 
-def test_without_time_a_run_is_written_out_as_it_is(tmp_path: Path) -> None:
+def test_without_time_a_run_is_written_out_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made_run(tmp_path)
     write_run(run.folder, RECIPE, run.facts | {"finished": False})
     assert main(command(tmp_path, "--minutes", "0")) == UNFINISHED
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["int8-01.safetensors", "parcel.json"]
+    assert main(command(tmp_path / "none", "--minutes", "0")) == 1
+    assert "no run that could be written out; give it more --minutes" in capsys.readouterr().err
 
 
 def test_every_epoch_leaves_what_must_come_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +152,15 @@ def test_every_epoch_leaves_what_must_come_home(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Fresh, "used", fail)  # after the first epoch
     monkeypatch.setattr("triage.train.lent.Fresh", partial(Fresh, background=False))
     sizes = [f"--set={key}={value}" for key, value in SIZES.items()]
-    epochs = ["--set=epochs=2", "--set=draws=8", "--set=batch=4", "--workers=1", "--trial-steps=1", "--studies=30"]
+    epochs = [
+        "--set=epochs=2",
+        "--set=optimiser=sgd",
+        "--set=draws=8",
+        "--set=batch=4",
+        "--workers=1",
+        "--trial-steps=1",
+        "--studies=30",
+    ]
     assert main(command(tmp_path, *sizes, *epochs)) == 1
     run = assemble([tmp_path / "out"], (tmp_path / "home", tmp_path / "cache"))
     assert (run.facts["epochs"], run.facts["finished"]) == (1, False)

@@ -10,7 +10,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -158,7 +159,7 @@ class Fresh:
             look()
             if self._process is None:
                 with studies(self.order.data(epoch), 1, spared) as made:
-                    _make_epoch(self.order, epoch, made, lambda: False)
+                    _make_epoch(self.order, epoch, made(self.order.data(epoch).seeds), lambda: False)
             elif not self._process.is_alive():
                 raise TrainingError(
                     f"the processes that make phantoms ended (code {self._process.exitcode}, their own words are "
@@ -221,27 +222,36 @@ def _folder(order: Order, epoch: int) -> Path:
 
 
 def _make(order: Order, workers: int, epoch: int, signs: tuple[Semaphore, Event]) -> None:
-    """Make epoch after epoch, as far ahead as there is room, until told to stop."""
+    """Make epoch after epoch, as far ahead as there is room, until told to stop.
+
+    An epoch's phantoms are handed out before the last of the one before are done, so that no process idles meanwhile.
+    """
     room, stop = signs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+    coming, handed_out = itertools.count(epoch), deque[Made]()
     with studies(order.data(epoch), workers, spared) as made:
+
+        def look() -> bool:
+            if room.acquire(block=False):
+                handed_out.append(made(order.data(next(coming)).seeds))
+            return stop.is_set()
+
         for one in itertools.count(epoch):
-            while not room.acquire(timeout=POLL_S):
-                if stop.is_set():
+            while not handed_out:
+                if look():
                     return
-            _make_epoch(order, one, made, stop.is_set)
+                stop.wait(POLL_S)
+            _make_epoch(order, one, handed_out.popleft(), look)
             if stop.is_set():
                 return
 
 
-def _make_epoch(
-    order: Order, epoch: int, made: Callable[[Iterable[int]], Made], is_stopped: Callable[[], bool]
-) -> None:  # fmt: skip
+def _make_epoch(order: Order, epoch: int, made: Made, is_stopped: Callable[[], bool]) -> None:
     """Make the cache of an epoch; nothing that could be opened is left where it was stopped."""
     data = order.data(epoch)
     writer = CacheWriter(_folder(order, epoch), inputs_of(data), data.frame, durable=False)
-    for seed, slices in made(data.seeds):
+    for seed, slices in made:
         if is_stopped():
             return
         writer.append(str(seed), slices)

@@ -49,7 +49,7 @@ COMPILE_S = 30.0
 SHARED = 0.85
 """Phantoms are made this much slower while a network trains beside them."""
 
-MARGIN = 0.92
+MARGIN = 0.95
 """Share of the time left that is planned for: a trial is short, and machines are shared. A run that is cut as late as
 that loses little, for its rate has nearly fallen to nothing."""
 
@@ -76,7 +76,7 @@ def planned(recipe: Recipe, slices: float, pace: Pace, seconds: float) -> dict[s
 
     Args:
         recipe: Epochs and draws that the command line set are left alone.
-        slices: Of all fresh phantoms of an epoch; 0 where there are none.
+        slices: Of an epoch's fresh phantoms, or of the cache where there are none.
         pace: As measured.
         seconds: Left.
 
@@ -86,7 +86,7 @@ def planned(recipe: Recipe, slices: float, pace: Pace, seconds: float) -> dict[s
     is_free = bool(recipe.fresh) and "draws" not in recipe.overrides
     making = slices / pace.slices_s if recipe.fresh else 0.0
     least, most = LEAST_VIEWS * slices, MOST_VIEWS * slices
-    draws = min(max(pace.images_s * (making - END_S), least), most) if is_free else float(recipe.draws)
+    draws = min(max(pace.images_s * (making - END_S), least), most) if is_free else float(recipe.draws or slices)
     epochs, changes = recipe.epochs, {}
     if "epochs" not in recipe.overrides:
         epochs = max(int(seconds * MARGIN / max(making, draws / pace.images_s + END_S)), 1)
@@ -160,6 +160,8 @@ def _train(typed: argparse.Namespace, until: float) -> Run:
     """Train what is left of the run, as far as the time allows."""
     folder, until = typed.work / "run", until - HOME_S
     begun = (folder / RECIPE).exists()
+    if not begun and time.monotonic() > until:
+        raise TrainingError(f"{folder}: no run that could be written out; give it more --minutes")
     if begun and (open_run(folder).facts["finished"] or time.monotonic() > until):
         return open_run(folder)
     pairs = dict(pair.partition("=")[::2] for pair in typed.set)
@@ -173,7 +175,7 @@ def _train(typed: argparse.Namespace, until: float) -> Run:
             fresh.start(open_run(folder).facts["epochs"] if begun else 0)
         if not begun:
             recipe, images_s = _measured(recipe, cache, device, typed.trial_steps)
-            slices = len(fresh.chunk(0, _in_time(until))) if recipe.fresh else 0
+            slices = len(fresh.chunk(0, _in_time(until)) if recipe.fresh else cache)
             compiling = COMPILE_S if recipe.compiled and device.type == "cuda" else 0.0
             changes = planned(recipe, slices, Pace(images_s, slices_s), until - time.monotonic() - compiling)
             _say(f"{images_s:,.0f} images/s, phantoms {slices_s:,.0f} slices/s; {changes}")
