@@ -33,6 +33,7 @@ from triage.train.phantoms import (
     Made,
     PhantomData,
     end_with_parent,
+    give_way,
     inputs_of,
     manifest_of,
     spec_of,
@@ -229,6 +230,8 @@ def _make(order: Order, workers: int, epoch: int, signs: tuple[Semaphore, Event]
     room, stop = signs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+    if workers == 1:  # no others are started
+        give_way()
     coming, handed_out = itertools.count(epoch), deque[Made]()
     with studies(order.data(epoch), workers, spared) as made:
 

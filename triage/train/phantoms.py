@@ -161,11 +161,16 @@ def studies(
 
 
 def _begin() -> None:
-    """One thread a process, for there are as many as cores, and they give way to one that trains; Ctrl-C is its."""
-    torch.set_num_threads(1)
-    os.nice(NICE)
+    """Begin the life of a process that makes phantoms; Ctrl-C is the parent's to deal with."""
+    give_way()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+
+
+def give_way() -> None:
+    """Work in one thread, for there are as many processes as cores, and let one that trains go before."""
+    torch.set_num_threads(1)
+    os.nice(NICE)
 
 
 def end_with_parent() -> None:
