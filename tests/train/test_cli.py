@@ -133,7 +133,7 @@ def test_ctrl_c_is_told_in_one_line(run: Run, phantom_cache: Cache) -> None:
                        "--set", "draws=16000")  # fmt: skip
     timer.join()
     assert code == 130
-    assert err.splitlines()[-1].startswith("triage-train: interrupted; what was done is saved")
+    assert err.splitlines()[-1].startswith("triage-train: interrupted; prepare, phantoms, demo and fit --resume go on")
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit) as e:
         if isinstance(e, SystemExit) and e.code != INTERRUPTED:  # typer makes that code of Ctrl-C
             raise
-        print("triage-train: interrupted; what was done is saved, the same command (fit: with --resume) goes on",
+        print("triage-train: interrupted; prepare, phantoms, demo and fit --resume go on from what was done",
               file=sys.stderr)  # fmt: skip
         code = INTERRUPTED
     except BrokenPipeError:

@@ -53,6 +53,8 @@ def evaluate(
     """Measure by slice and by study; writes a report. A pack without --cache is put to honest tests."""
     from triage.nn.card import CARD_NAME
 
+    if missing := [str(path) for path in what if not path.is_dir()]:
+        raise DataError(f"{missing[0]}: no such folder; name a run or a model pack")
     is_pack = (what[0] / CARD_NAME).exists()
     if is_pack and len(what) > 1:
         raise DataError("evaluate: name one pack, or runs; to hold two packs against each other use compare")
@@ -78,8 +80,8 @@ def window_of(text: str) -> tuple[float, float]:
         window = float(width), float(level)
     except ValueError as e:
         raise DataError(f"--window {text}: write it as WIDTH/LEVEL, such as 80/40") from e
-    if not 0 < window[0] < 4000:
-        raise DataError(f"--window {text}: the width is not between 0 and 4000 HU")
+    if not 0 < window[0] < 4000 or not abs(window[1]) < 4000:
+        raise DataError(f"--window {text}: the width is not between 0 and 4000 HU, or the level not within 4000 HU")
     return window
 
 
