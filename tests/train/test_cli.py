@@ -67,7 +67,7 @@ def test_recipes_are_listed_and_shown_with_their_origins(run: Run) -> None:
         (("fit", "--out", "run", "--resume"), "no training run"),
         (("fit", "--out", "run", "--recipe", "demo", "--cache", "none"), "no training cache"),
         (("leakage", "none"), "no training cache"),
-        (("evaluate", "none"), "no training run"),
+        (("evaluate", "none"), "none: no such folder; name a run or a model pack"),
         (("export", "none", "--name", "a", "--version", "1"), "no training run"),
         (("compare", "a", "b", "--data", "c"), "no training cache"),
         (("demo", "--out", "pack", "--work", "w"), "name it <name>-<version>"),
