@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw
 from triage.errors import DataError
 from triage.nn.architectures import build
 from triage.nn.card import Card, Networks, Thresholds, Training
-from triage.nn.pack import load_pack, write_pack
+from triage.nn.pack import load_pack, read_card, write_pack
 from triage.nn.predict import judge
 from triage.nn.preprocess import Preprocessing
 from triage.phantom import SHIFTED, PhantomSpec, generate
@@ -40,7 +41,7 @@ from triage.train.trial_records import (
     painted_areas,
     told,
 )
-from triage.train.trials import TrialsRequest, document_of, run_trials
+from triage.train.trials import TrialsRequest, document_of, into_card, run_trials
 from triage.train.trials_page import write_trials
 from triage.train.trials_phantom import FIRST_SEEDS, PhantomSet, check_unseen
 from triage.train.trials_pictures import AIR_HU, BONE_HU, PictureSet, hounsfield, kind_of, read_picture
@@ -152,6 +153,21 @@ def test_everything_is_measured_written_and_told(keen: Path, head: Path, drawn: 
     HTMLParser().feed(page)
     assert "http" not in page.replace("http-equiv", "")
     assert str(head.parent.parent) not in page + paths[0].read_text()
+
+
+def test_figures_go_into_the_card_once(keen: Path, drawn: Path, tmp_path: Path) -> None:
+    pack = tmp_path / keen.name
+    shutil.copytree(keen, pack)
+    request = TrialsRequest(pack, 0, pictures=(PictureSet(drawn),))
+    before = read_card(pack).performance.notes
+    first, _ = run_trials(request)
+    into_card(pack, first)
+    assert list(read_card(pack).performance.notes) == [*before, *notes(first)]
+    with pytest.raises(DataError, match="measure it again"):
+        into_card(pack, first)
+    again, _ = run_trials(request)
+    into_card(pack, again)
+    assert list(read_card(pack).performance.notes) == [*before, *notes(first)]
 
 
 def test_the_same_test_gives_the_same_figures(keen: Path) -> None:

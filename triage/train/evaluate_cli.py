@@ -49,6 +49,9 @@ def evaluate(
     window: Annotated[str, typer.Option(metavar="WIDTH/LEVEL", help="In HU, that pictures show.")] = "80/40",
     picture_mm: Annotated[float, typer.Option(min=100, max=500, help="Width of pictures inside their margin.")] = 250.0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make phantoms; 0: one a core.")] = 0,
+    note: Annotated[
+        bool, typer.Option("--note", help="Write the figures into the pack's card, whose hash changes.")
+    ] = False,
 ) -> None:
     """Measure by slice and by study; writes a report. A pack without --cache is put to honest tests."""
     from triage.nn.card import CARD_NAME
@@ -66,10 +69,10 @@ def evaluate(
         shown = tuple(PictureSet(folder, window_of(window), picture_mm) for folder in pictures or ())
         _tried(TrialsRequest(what[0], phantoms, negative=tuple(negative or ()), implant=tuple(implant or ()),
                              implants=ImplantSet(implants), pictures=shown, device=device, workers=workers),
-               out)  # fmt: skip
+               out, note)  # fmt: skip
         return
-    if negative or implant or pictures:
-        raise DataError("evaluate: --negative, --implant and --pictures are for a pack without --cache")
+    if negative or implant or pictures or note:
+        raise DataError("evaluate: --negative, --implant, --pictures and --note are for a pack without --cache")
     _measured(what, is_pack, (split, cache, salt), (device, repetitions), out)
 
 
@@ -93,9 +96,9 @@ def _check_folder(folder: Path) -> None:
         raise DataError(f"--out {folder}: {there} is no folder that can be written to")
 
 
-def _tried(request: "TrialsRequest", out: Path | None) -> None:
+def _tried(request: "TrialsRequest", out: Path | None, note: bool) -> None:
     """Put a pack to honest tests."""
-    from triage.train.trials import run_trials
+    from triage.train.trials import into_card, run_trials
     from triage.train.trials_page import write_trials
     from triage.train.trials_text import trial_lines
 
@@ -104,6 +107,8 @@ def _tried(request: "TrialsRequest", out: Path | None) -> None:
     with Bar("cases") as bar:
         found, errors = run_trials(request, bar.update)
     paths = write_trials(folder, found, errors)
+    if note:
+        into_card(request.pack, found)
     print("\n".join(trial_lines(found)))
     print(f"written: {', '.join(str(path) for path in paths)}")
 

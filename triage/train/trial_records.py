@@ -273,14 +273,19 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float(np.nan)
 
 
+NOTE = "Honest test: "
+"""How a card's notes of such figures open; later figures take their place."""
+
+
 def notes(trials: Trials) -> list[str]:
-    """The figures in sentences, for the notes of a model card."""
-    return [
+    """The figures in sentences, for the notes of a model card; each opens with NOTE."""
+    told = [
         *map(_phantom_note, trials.phantoms),
         *(_pointing_note(t.profile, t.pointings[0]) for t in trials.phantoms if t.pointings and t.pointings[0].n),
         *map(_negative_note, trials.negatives), *map(_implant_note, trials.implants),
         *map(_picture_note, trials.pictures),
     ]  # fmt: skip
+    return [NOTE + note for note in told]
 
 
 def told(one: Area) -> str:

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from triage.nn.pack import Pack, load_pack
+from triage.errors import DataError
+from triage.nn.card import write_card
+from triage.nn.pack import Pack, load_pack, read_card
 from triage.nn.predict import pick_device
 from triage.phantom import SHIFTED, PhantomSpec
 from triage.phantom.profile import USUAL
 from triage.train.errors_shown import Errors
-from triage.train.trial_records import ImplantTrial, NegativeTrial, PictureTrial, Trials
+from triage.train.trial_records import NOTE, ImplantTrial, NegativeTrial, PictureTrial, Trials, notes
 from triage.train.trials_phantom import SPEC, PhantomSet, check_unseen, phantom_trial
 from triage.train.trials_pictures import PictureSet, picture_files, picture_trial
 from triage.train.trials_real import ImplantSet, RealHead, implant_trial, negative_trial, read_heads
@@ -73,6 +75,25 @@ def run_trials(
     found = replace(found, implants=_implants(pack, request, heads, errors, on_progress=on_progress))
     found = replace(found, pictures=_pictures(pack, request, errors, on_progress))
     return found, errors
+
+
+def into_card(folder: Path, trials: Trials) -> None:
+    """Write the figures into a pack's card, in place of those that it had; the pack's hash changes with it.
+
+    Args:
+        folder: Of the pack.
+        trials: Of that pack.
+
+    Raises:
+        DataError: The figures are another pack's.
+        PackError: The pack is unusable.
+    """
+    identity = load_pack(folder).identity
+    if identity.sha256 != trials.sha256:
+        raise DataError(f"{folder}: changed since it was measured; measure it again")
+    card = read_card(folder)
+    kept = (note for note in card.performance.notes if not note.startswith(NOTE))
+    write_card(folder, replace(card, performance=replace(card.performance, notes=(*kept, *notes(trials)))))
 
 
 def phantom_sets(request: TrialsRequest) -> list[PhantomSet]:
