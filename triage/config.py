@@ -82,7 +82,7 @@ class Completion(Section):
         return self
 
 
-BUNDLED_PACK = Path("models/ich-demo-0.1")
+BUNDLED_PACK = Path("models/ich-demo-0.2")
 """The pack that comes with the project, from its top folder."""
 
 
