@@ -158,12 +158,15 @@ def test_a_demonstration_pack_from_one_command(run: Run, tmp_path: Path) -> None
                                     "preprocessing.crop_px": "48"}.items()
              for part in ("--set", f"{key}={text}")]  # fmt: skip
     command = ("demo", "--out", "models/smoke-0.0", "--work", "work", "--studies", "40", "--shifted", "2",
-               "--workers", "1", *small)  # fmt: skip
+               "--workers", "1", "--rounds", "2", *small)  # fmt: skip
     code, out, err = run(*command)
     assert code == 0, err
     assert "smoke 0.0 (demonstration), resnet18" in out
     card = (tmp_path / "models" / "smoke-0.0" / "card.toml").read_text()
     assert "Synthetic heads only" in card
+    assert "started from init run" in card
+    assert card.count("steps of 16 slices") == 2
+    assert "learning_rate 0.001 (was 0.002)" in card
     assert "profile shifted, seeds 3000001 to 3000002" in card
     assert (tmp_path / "work" / "report" / "report.html").exists()
     code, out, err = run(*command)  # nothing is made or trained again

@@ -58,7 +58,7 @@ def training(trained: Trained, command: str) -> Training:
     Returns:
         For the card.
     """
-    told = [_run_text(run) for run in trained.runs]
+    told = [run_text(run) for run in trained.runs]
     exported = [f"exported by {without_paths(command)}"] if command else []
     sizes = _part_text(trained.runs[0].facts, "train")
     fresh = trained.runs[0].facts.get("fresh_source")
@@ -75,7 +75,8 @@ def _part_text(facts: Mapping[str, Any], part: str) -> str:
     return f": {sizes['patients']} patients, {sizes['studies']} studies, {sizes['slices']} slices" if sizes else ""
 
 
-def _run_text(run: Run) -> str:
+def run_text(run: Run) -> str:
+    """How a run was trained, in one line."""
     recipe, facts = run.recipe, run.facts
     changed = ", ".join(f"{key} {_value(recipe, key)} (was {was})" for key, was in recipe.overrides.items())
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())

@@ -273,13 +273,16 @@ def demo(
     studies: Annotated[int, typer.Option(min=40, help="Phantoms for training, calibration and test together.")] = 2000,
     shifted: Annotated[int, typer.Option(min=1, help="Phantoms of another profile, to measure on.")] = 50,
     changes: SetOption = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Runs one after the other: later ones go on at half the rate, half as long.")
+    ] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make phantoms; 0: one a core.")] = 0,
 ) -> None:
     """Make a demonstration pack from nothing: phantoms, training, calibration, export, measured figures."""
     from triage.train.demo import DemoRequest, make_demo
 
     require_extra()
-    request = DemoRequest(out, work, recipe, studies, shifted, _changes(changes), workers, _command())
+    request = DemoRequest(out, work, recipe, studies, shifted, _changes(changes), rounds, workers, _command())
     with Bar("items") as bar:
         lines = make_demo(request, bar)
     print("\n".join(lines))

@@ -9,11 +9,13 @@ from triage.nn.card import write_card
 from triage.nn.pack import read_card, verify_pack
 from triage.nn.predict import pick_device
 from triage.phantom import SHIFTED, WIDE
+from triage.train.account import run_text
 from triage.train.cache import Cache
 from triage.train.data import frame_of
 from triage.train.evaluate import Request, evaluate
 from triage.train.export import ExportRequest, export
 from triage.train.fresh import fresh_for
+from triage.train.learner import Start
 from triage.train.loop import FitOptions, fit
 from triage.train.operating import Options
 from triage.train.phantoms import PhantomData, spec_of, write_phantoms
@@ -50,6 +52,8 @@ class DemoRequest:
     shifted: int = 50
     changes: Mapping[str, str] = field(default_factory=dict)
     """Of the recipe, for trials."""
+    rounds: int = 1
+    """Runs one after the other, each begun with the weights of the one before."""
     workers: int = 0
     command: str = ""
 
@@ -78,7 +82,7 @@ def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
     cache = _phantoms(request, PhantomData(seeds, frame, spec), "cache", bar)
     shifted_seeds = range(FIRST_SHIFTED_SEED, FIRST_SHIFTED_SEED + request.shifted)
     shifted = _phantoms(request, PhantomData(shifted_seeds, frame, spec_of(SHIFTED)), "shifted", bar)
-    run = _run(request, recipe, cache, bar)
+    *earlier, run = _rounds(request, recipe, cache, bar)
     options = Options(review_sensitivity=SENSITIVITY, allow_unsupported=True)
     calibrate(open_trained((run.folder,)), options, counted(bar, "calibrating"))
     export(
@@ -97,7 +101,8 @@ def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
         f"{shifted_seeds.start} to {shifted_seeds.stop - 1}): AUROC by slice / by study: {told}."
     )
     performance = replace(card.performance, notes=(*card.performance.notes, note))
-    write_card(request.out, replace(card, performance=performance))
+    training = replace(card.training, run=card.training.run + "".join(map(_begun_with, earlier)))
+    write_card(request.out, replace(card, training=training, performance=performance))
     own = evaluate(Request(runs=(run.folder,)), bar.update)
     write_report(request.work / "report", own.document, own.pictures)
     return [*summary(own.document), *verify_pack(request.out), note]
@@ -110,12 +115,43 @@ def _phantoms(request: DemoRequest, data: PhantomData, name: str, bar: Bar) -> C
     return write_phantoms(request.work / name, data, request.workers, show)
 
 
-def _run(request: DemoRequest, recipe: Recipe, cache: Cache, bar: Bar) -> Run:
-    folder = request.work / "run"
+def _rounds(request: DemoRequest, recipe: Recipe, cache: Cache, bar: Bar) -> list[Run]:
+    """The runs in order: warm restarts (Loshchilov 2017, arXiv 1608.03983), each at half the rate before."""
+    runs = [_run(request, recipe, cache, (request.work / "run", Start()), bar)]
+    for k in range(2, request.rounds + 1):
+        later = overridden(recipe, again(recipe, k))
+        runs.append(_run(request, later, cache, (request.work / f"run-{k}", Start(init=runs[-1].folder)), bar))
+    return runs
+
+
+def _begun_with(run: Run) -> str:
+    """What a card says of a run whose weights a later one began with."""
+    fresh = run.facts.get("fresh_source")
+    return f"; before it, {run_text(run)}" + (f", on {fresh}" if fresh else "")
+
+
+def again(recipe: Recipe, nth: int) -> dict[str, str]:
+    """What a later round changes: half the epochs, half the rate before, full size from the start, other draws.
+
+    Args:
+        recipe: Of the first round.
+        nth: Which round, from 2.
+
+    Returns:
+        Field to value, as `overridden` takes them.
+    """
+    return {
+        "epochs": str(max(recipe.epochs // 2, 1)), "learning_rate": f"{recipe.learning_rate / 2 ** (nth - 1):g}",
+        "coarse_share": "0", "seed": str(recipe.seed + nth - 1),
+    }  # fmt: skip
+
+
+def _run(request: DemoRequest, recipe: Recipe, cache: Cache, run: tuple[Path, Start], bar: Bar) -> Run:
+    folder, start = run
     begun = (folder / RECIPE).exists()
     if begun and open_run(folder).facts["finished"]:
         return open_run(folder)
     with fresh_for(recipe, request.work, request.workers) as fresh:
-        options = FitOptions(device=pick_device("auto"), resume=begun, command=request.command, on_event=watch(bar),
-                             fresh=fresh)  # fmt: skip
+        options = FitOptions(device=pick_device("auto"), resume=begun, start=start, command=request.command,
+                             on_event=watch(bar), fresh=fresh)  # fmt: skip
         return fit(recipe, cache, folder, options)
