@@ -127,7 +127,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that make phantoms")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     arguments = parser.parse_args(given)
-    studies, epochs = (30, 1) if arguments.quick else (arguments.studies, arguments.epochs)
+    studies, epochs = (60, 1) if arguments.quick else (arguments.studies, arguments.epochs)
     draws = 32 if arguments.quick else int(0.7 * studies * SLICES)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:

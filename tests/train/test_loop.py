@@ -1,6 +1,7 @@
 """The loop on real phantoms with a real small network: resuming, schedules, parts, faults."""
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -99,7 +100,7 @@ def test_a_tensorboard_that_does_not_fit_ends_no_run(
         raise AttributeError("np.bool8 is gone")
 
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", broken)
-    with Journal(tmp_path) as journal:
+    with caplog.at_level(logging.WARNING), Journal(tmp_path) as journal:
         journal.write({"event": "step", "step": 1})
     assert '"step": 1' in (tmp_path / "metrics.jsonl").read_text()
     assert "no metrics for TensorBoard: np.bool8 is gone" in caplog.text
