@@ -27,12 +27,12 @@ from triage.errors import TrainingError
 from triage.phantom import VERSION, WIDE, PhantomSpec
 from triage.records import ANY, LABELS
 from triage.train.cache import MANIFEST, Cache, CachedSlice, CacheWriter, Frame, Index, Rows, open_cache
+from triage.train.children import end_with_parent
 from triage.train.data import frame_of
 from triage.train.phantoms import (
     Job,
     Made,
     PhantomData,
-    end_with_parent,
     give_way,
     inputs_of,
     manifest_of,

@@ -4,12 +4,11 @@ import hashlib
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from triage.train.cache import (
     parse_manifest,
     read_manifest_text,
 )
+from triage.train.children import end_with_parent
 
 LAYOUT = "phantoms"
 """Of the manifest; whatever is trained on it can only be for demonstration."""
@@ -171,18 +171,6 @@ def give_way() -> None:
     """Work in one thread, for there are as many processes as cores, and let one that trains go before."""
     torch.set_num_threads(1)
     os.nice(NICE)
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it is gone, however that ended."""
-    parent = parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, name="follow", daemon=True).start()
 
 
 def study_slices(job: Job) -> tuple[int, list[CachedSlice]]:

@@ -21,6 +21,7 @@ import torch
 
 from triage.dicom.pixels import Decoder
 from triage.errors import TrainingError
+from triage.train.children import end_with_parent
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -118,15 +119,8 @@ def _begin(stop: Event) -> None:
     global _worker  # the only way from an initializer to the jobs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _worker = Worker(Decoder(DECODE_TIMEOUT_S), stop.is_set)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
 
 
 def _do(work: Callable[[Any, Worker], Answer], job: Any) -> Answer:
