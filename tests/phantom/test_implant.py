@@ -26,11 +26,8 @@ def stranger() -> Recipient:
 
 
 @pytest.fixture(scope="module")
-def patient() -> Recipient:
-    folder = Path(__file__).parents[3] / "shared" / "data" / "ge_head"
-    if not folder.is_dir():
-        pytest.skip("the real head is not beside the project")
-    instances = [read_instance(path) for path in sorted(folder.glob("*.dcm"))]
+def patient(shared_data: Path) -> Recipient:
+    instances = [read_instance(path) for path in sorted((shared_data / "ge_head").glob("*.dcm"))]
     stack = order([plane for instance in instances for plane in instance.slices])
     with Decoder(60.0) as decoder:
         volume = read_volume(stack, {i.sop_instance_uid: i.path for i in instances}, decoder)

@@ -21,6 +21,7 @@ from triage.train.learner import Start, build_learner
 from triage.train.loop import Event, FitOptions, fit, watched_part
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, epochs_of, load_network, open_run, read_weights
+from triage.train.step import quickened
 
 torch.set_num_threads(1)
 
@@ -104,6 +105,15 @@ def test_a_tensorboard_that_does_not_fit_ends_no_run(
         journal.write({"event": "step", "step": 1})
     assert '"step": 1' in (tmp_path / "metrics.jsonl").read_text()
     assert "no metrics for TensorBoard: np.bool8 is gone" in caplog.text
+
+
+def test_compiling_is_for_a_gpu_and_for_recipes_that_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = torch.nn.Linear(1, 1)
+    monkeypatch.setattr("torch.compile", lambda _model, dynamic: made)
+    model, asks, not_asked = torch.nn.Linear(1, 1), small("demo", compiled="true"), small("demo", compiled="false")
+    assert quickened(model, asks, torch.device("cuda")) is made
+    assert quickened(model, asks, torch.device("cpu")) is model
+    assert quickened(model, not_asked, torch.device("cuda")) is model
 
 
 def test_the_weights_kept_are_those_of_the_best_epoch(phantom_cache: Cache, tmp_path: Path) -> None:

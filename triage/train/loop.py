@@ -31,7 +31,7 @@ from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, RECIPE, Run, open_run, write_run, write_weights
 from triage.train.scores import score
 from triage.train.splits import parts_of, require_positives
-from triage.train.step import one_step, set_algorithms
+from triage.train.step import one_step, quickened, set_algorithms
 from triage.train.watched import watched
 
 LOG_STEPS, LOG_S = 20, 10.0
@@ -189,9 +189,8 @@ def _train(work: _Work) -> None:
     learner = build_learner(recipe, work.device, work.total_steps, None if options.resume else options.start)
     if options.resume:
         learner.restore(load_checkpoint(work.folder / CHECKPOINT, recipe, work.cache.identity))
-    model: nn.Module = DistributedDataParallel(learner.model) if world.size > 1 else learner.model
-    if recipe.compiled and work.device.type == "cuda":
-        model = torch.compile(model, dynamic=False)  # type: ignore[assignment]  # it stays callable as a module
+    ours = DistributedDataParallel(learner.model) if world.size > 1 else learner.model
+    model = quickened(ours, recipe, work.device)
     journal = Journal(work.folder if world.is_first else None)
     facts = facts_of(learner, work.cache, work.parts, (options.command, world.size)) | _origin(work) | _fresh(work)
     if world.is_first:

@@ -4,13 +4,12 @@ import time
 
 import numpy as np
 import torch
-from torch import nn
 
 from triage.train.cache import Cache
 from triage.train.data import read_ahead
 from triage.train.learner import Start, build_learner, training_mode
 from triage.train.recipes import Recipe
-from triage.train.step import one_step, set_algorithms
+from triage.train.step import one_step, quickened, set_algorithms
 
 WARM_STEPS, STEPS = 6, 30
 """Steps before the clock runs, in which algorithms are chosen and code is compiled; and those it runs over."""
@@ -33,8 +32,7 @@ def images_a_second(recipe: Recipe, cache: Cache, device: torch.device, steps: i
     """
     set_algorithms(recipe)
     learner = build_learner(recipe, device, WARM_STEPS + steps, Start() if not recipe.pretrained else None)
-    compiled = recipe.compiled and device.type == "cuda"
-    model: nn.Module = torch.compile(learner.model, dynamic=False) if compiled else learner.model  # type: ignore[assignment]  # it stays callable as a module
+    model = quickened(learner.model, recipe, device)
     training_mode(learner.model)
     rows = np.arange(len(cache))
     batches = [np.resize(np.roll(rows, -k * recipe.batch), recipe.batch) for k in range(WARM_STEPS + steps)]
