@@ -109,7 +109,7 @@ def test_a_tensorboard_that_does_not_fit_ends_no_run(
 
 def test_compiling_is_for_a_gpu_and_for_recipes_that_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     made = torch.nn.Linear(1, 1)
-    monkeypatch.setattr("torch.compile", lambda _model, dynamic: made)
+    monkeypatch.setattr("torch.compile", lambda _model, **_how: made)
     model, asks, not_asked = torch.nn.Linear(1, 1), small("demo", compiled="true"), small("demo", compiled="false")
     assert quickened(model, asks, torch.device("cuda")) is made
     assert quickened(model, asks, torch.device("cpu")) is model
