@@ -112,6 +112,13 @@ class Profile:
     """Ears that stand away from the head."""
     p_scalp_swelling: float = 0.1
     """Blood or oedema between skull and skin."""
+    p_round_field: float = 0.35
+    """Of an image reconstructed within a circle, its corners padding."""
+    mass_effect: float = 1.0
+    """Scale of what bleeds shift and push; 0: nothing moves."""
+    petrous: float = 1.0
+    """Size of the petrous pyramids; 0: none, and no streaks between them."""
+    orbits: bool = True
 
 
 USUAL = Profile()
@@ -198,6 +205,11 @@ class Head:
     pineal: float
     falx_calcified: bool
     ganglia_calcified: bool
+    mass_effect: float = 1.0
+    """Scale of what bleeds shift and push."""
+    petrous: float = 1.0
+    """Size of the petrous pyramids; 0: none."""
+    orbits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +288,9 @@ def draw_head(rng: np.random.Generator, profile: Profile) -> Head:
         pineal=_if(rng, calcified, (1.0, 2.8)),
         falx_calcified=bool(rng.random() < profile.p_falx_calcified * (old + 0.1)),
         ganglia_calcified=bool(rng.random() < profile.p_ganglia_calcified * old),
+        mass_effect=profile.mass_effect,
+        petrous=profile.petrous,
+        orbits=profile.orbits,
     )
 
 

@@ -22,7 +22,7 @@ from triage.phantom.skull import AIR_HU, Site, cavity_region, head_region, surfa
 from triage.phantom.spec import PhantomSpec, Stack, draw_stack
 from triage.records import ANY, HU_MAX, HU_MIN, SUBTYPES, FloatArray
 
-VERSION = "2"
+VERSION = "3"
 """Raised whenever a seed gives other voxels than before; belongs in the card of a model trained on phantoms."""
 
 RENDER_PX = 288
@@ -41,7 +41,7 @@ FULL_HEAD_MM = 130.0
 """A shorter stack is centred on the ventricles; a longer one ends above the vertex."""
 
 STAGES = ("head", "scanner", "truth", "surface", "lesion", "brain", "base", "scan", "noise", "stack",
-          "marks", "illness", "motion")  # fmt: skip
+          "marks", "illness", "motion", "headrest", "field")  # fmt: skip
 """Each has its own random stream, so that a change in one leaves the others' draws alone."""
 
 
@@ -170,7 +170,7 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     paint_blood(hu[cavity], site, shapes, brain, rng["lesion"])
     metal = paint_marks(hu, outer, marks, rng["marks"])
     if scanner.headrest:
-        paint_headrest(whole, grid, head, drift, rng["scan"])
+        paint_headrest(whole, grid, head, drift, rng["headrest"])
     whole = blur(whole, grid, scanner)
     hu = whole[around]
     harden(hu[cavity], site.grid, site.surface, scanner, rng["scan"])
