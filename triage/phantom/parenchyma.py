@@ -31,6 +31,15 @@ CENTRES: dict[str, tuple[Point, ...]] = {
 JITTER_MM = {"cerebellum": 6.0, "frontal base": 7.0, "temporal pole": 6.0}
 """How far a bleed lies from one of CENTRES at most, sideways and in height; 4 elsewhere."""
 
+RIDGE_MM = 3.0
+"""How far behind the middle the petrous ridges meet, and a little: the middle fossa is before them."""
+
+ROOM = 0.72
+"""A contusion's middle is at least so far from bone, of the radius of a ball that holds its volume."""
+
+BESIDE_MM = 3.0
+"""And not further than that radius and this: a blow hurts the surface."""
+
 LOBES_ML = 2.5
 """A larger bleed may have several lobes."""
 
@@ -69,6 +78,8 @@ def intraparenchymal(
     if plan.variant in BELOW:
         shift = 0.0
     half = 12 + 3.2 * push
+    if plan.variant in CONTUSIONS:
+        centre = _inwards(grid, s, plan, centre, push)
     region = region_about(grid, centre, half)
     distance = np.full(grid.shape, FAR, np.float32)
     change = Deformation(0.0, shift, centre, push * (0.5 if plan.variant in CONTUSIONS else 1.0))
@@ -91,8 +102,24 @@ def _bound(s: Surface, region: Region, plan: Plan) -> FloatArray:
         bound = np.minimum(bound, np.float32(plan.side) * at.x - 2)
     tent = -tentorium if plan.variant in BELOW else tentorium
     notch = 12 - np.sqrt(at.x * at.x + (at.y - 8) ** 2) * np.float32(0.5)
-    allowed: FloatArray = np.minimum(bound, np.maximum(tent - np.float32(1.5), notch))
+    free = np.maximum(tent - np.float32(1.5), notch)
+    if plan.variant in CONTUSIONS:  # before the petrous ridge the temporal lobe lies below the tentorium's prolongation
+        free = np.maximum(free, (np.abs(at.x) * np.float32(0.56) - at.y - RIDGE_MM) * np.float32(0.87))
+    allowed: FloatArray = np.minimum(bound, free)
     return allowed
+
+
+def _inwards(grid: Grid, s: Surface, plan: Plan, centre: Point, radius: float) -> Point:
+    """The nearest place to a contusion's middle where a ball of its volume lies against bone, and hardly beyond it."""
+    region = region_about(grid, centre, 2 * radius + 10)
+    if is_empty(region):
+        return centre
+    at, bound = s.at.at(region), _bound(s, region, plan)
+    room = bound >= min(ROOM * radius, ROOM * float(bound.max()))
+    beside = room & (s.depth[region] < radius + BESIDE_MM)
+    away = np.where(beside if beside.any() else room, _distance(at, centre, np.ones(3)), np.inf)
+    i = int(np.argmin(away))
+    return (float(at.x.ravel()[i]), float(at.y.ravel()[i]), float(at.z.ravel()[i]))
 
 
 def _lump(
@@ -126,12 +153,12 @@ def _distance(at: Coordinates, centre: Point, stretch: npt.NDArray[np.float64]) 
 def _patches(
     grid: Grid, s: Surface, region: Region, ball: tuple[Point, float], rng: np.random.Generator
 ) -> FloatArray:  # fmt: skip
-    """Level that is low in streaky patches of cortex that lie near each other."""
+    """Level that is low in ragged patches that lie in a lump with its back against bone."""
     at = s.at.at(region)
-    level = _distance(at, ball[0], rng.uniform(0.9, 1.5, 3))
-    deep = np.clip(s.depth[region], 0, None)
-    level = np.sqrt(level * level + np.float32(1.5) * deep * deep)
+    level = _distance(at, ball[0], rng.uniform(0.8, 1.25, 3))
+    deeper = np.clip(s.depth[region] - np.float32(0.8 * ball[1] + 2), 0, None)  # a blow hurts the surface most
+    level = np.sqrt(level * level + deeper * deeper)
     patchy = noise(rng, at.x.shape, grid.step_mm, float(rng.uniform(7, 11)))
-    level += np.float32(0.2 * ball[1] + 2.5) * patchy
+    level += np.float32(0.17 * ball[1] + 0.8) * patchy
     level += np.float32(1.2) * noise(rng, at.x.shape, grid.step_mm, 4)
     return level
