@@ -39,7 +39,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         card = make_card(**changes)
         torch.manual_seed(1)
         sizes = [len(labels) for labels in card.networks.heads.values()]
-        states = [build(card.networks.architecture, heads).state_dict() for heads in sizes]
+        networks = card.networks
+        states = [build(networks.architecture, heads, networks.places).state_dict() for heads in sizes]
         folder = tmp_path / f"{card.name}-{card.version}"
         write_pack(folder, card, *states)
         return folder

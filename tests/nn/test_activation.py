@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from triage.nn.activation import spread
-from triage.nn.architectures import CELL_PX, Network, build
+from triage.nn.architectures import CELL_PX, Network, build, spread
 from triage.nn.card import Networks, Thresholds
 from triage.nn.pack import Pack, load_pack
 from triage.nn.predict import judge, slabs_of
 from triage.nn.preprocess import Preprocessing, prepare
+from triage.nn.pyramid import PLACE_PX
 from triage.records import LABELS, SUBTYPES, Judgement, Volume
 
 Write = Callable[..., Path]
@@ -67,6 +67,24 @@ def test_a_map_tells_the_cells_of_its_own_head_and_slice(write: Write, volume: V
         cells = network.activation_maps(images[a.index : a.index + 1])[0, labels.index(a.label)].numpy()
         assert cells.shape == (2, 2)
         assert np.abs(a.values[np.ix_(at, at)] - cells).max() < 0.1 * np.ptp(cells) + 1e-6
+
+
+def test_maps_of_places_are_finer_and_lie_where_the_places_are(write: Write, volume: Volume) -> None:
+    """By another road: places of one prepared slice, looked up where their middles fall on the slice."""
+    pack = pack_of(write, networks=Networks("resnet18", trunk="shared", places=True))
+    slabs, _ = slabs_of(volume, 5.0)
+    images = prepare(slabs, pack.card.preprocessing, volume.spacing_mm)
+    middles = (PLACE_PX * (np.arange(8) + 0.5) - 32) * (220 / 64) / 2.2 + 48  # of places; the ball lies in the middle
+    at = middles.astype(int).clip(0, 95)
+    activations = judge(pack, volume).activations
+    assert {a.label for a in activations} == set(LABELS)
+    for a in activations:
+        network = pack.networks[LABELS]
+        assert isinstance(network, Network)
+        cells = network.activation_maps(images[a.index : a.index + 1])[0, LABELS.index(a.label)].numpy()
+        assert cells.shape == (8, 8)
+        assert 0 < cells.min() <= cells.max() < 1
+        assert np.abs(a.values[np.ix_(at, at)] - cells).mean() < 0.15 * np.ptp(cells)
 
 
 def test_what_no_network_sees_is_zero(write: Write, volume: Volume) -> None:
@@ -143,22 +161,33 @@ def test_a_cell_is_spread_around_the_centre_of_its_receptive_field() -> None:
     seen = [float((weight.sum(dim=1 - axis) * at).sum() / weight.sum()) for axis in (0, 1)]
     cells = torch.zeros(1, 1, 9, 9)
     cells[0, 0, 4, 3] = 1.0
-    row, column = divmod(int(spread(cells, 288).argmax()), 288)
+    row, column = divmod(int(network.spread(cells, 288).argmax()), 288)
     assert (row, column) == (4 * CELL_PX, 3 * CELL_PX)
     assert seen == pytest.approx([row + 0.5, column + 0.5], abs=4.0)
 
 
 def test_spreading_keeps_the_values_of_cells() -> None:
     cells = torch.arange(9.0).view(1, 1, 3, 3)
-    found = spread(cells, 96)
+    found = spread(cells, 96, CELL_PX, 0.5)
     assert torch.allclose(found[:, :, ::CELL_PX, ::CELL_PX], cells, atol=1e-5)
     assert found[0, 0, 95, 95] >= 8.0
+
+
+def test_a_place_is_spread_over_the_part_of_the_image_that_it_speaks_of() -> None:
+    network = build("resnet18", 1, places=True)
+    cells = torch.zeros(1, 1, 17, 17)
+    cells[0, 0, 4, 3] = 1.0
+    found = network.spread(cells, 136)[0, 0]
+    middle = found[4 * PLACE_PX : 5 * PLACE_PX, 3 * PLACE_PX : 4 * PLACE_PX]
+    torch.testing.assert_close(middle, middle.flip(0).flip(1), rtol=0, atol=1e-5)
+    assert middle.min() > 0.25
+    assert middle.max() == found.max()
 
 
 def test_a_maximum_may_lie_between_cells() -> None:
     cells = torch.zeros(1, 1, 5, 5)
     cells[0, 0, 2, 1:3] = 1.0
-    assert divmod(int(spread(cells, 136).argmax()), 136) == (2 * CELL_PX, 1.5 * CELL_PX)
+    assert divmod(int(spread(cells, 136, CELL_PX, 0.5).argmax()), 136) == (2 * CELL_PX, 1.5 * CELL_PX)
 
 
 def test_a_replaced_threshold_changes_no_map(write: Write, volume: Volume) -> None:

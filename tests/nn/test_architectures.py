@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from triage.nn.architectures import ARCHITECTURES, build
+from triage.nn.pyramid import PLACE_PX
 
 
 @pytest.mark.parametrize("heads", [1, 5])
@@ -59,11 +60,55 @@ def test_maps_are_what_makes_the_logits(architecture: str) -> None:
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + biases, logits, rtol=1e-5, atol=1e-5)
 
 
+def test_with_a_pyramid_the_strongest_places_count_too() -> None:
+    torch.manual_seed(4)
+    network = build("resnet18", 5, places=True).eval()
+    assert network.pyramid is not None
+    images = torch.randn(3, 3, 96, 64)
+    with torch.inference_mode():
+        logits, places = network.look(images)
+        assert places is not None
+        assert places.shape == (3, 5, 96 // PLACE_PX, 64 // PLACE_PX)
+        torch.testing.assert_close(network(images), logits)
+        pooled = network.trunk(images)
+        of_trunk = torch.cat([head(pooled) for head in network.heads], dim=1)
+        torch.testing.assert_close(logits - of_trunk, places.flatten(2).exp().sum(dim=2).log(), rtol=1e-4, atol=1e-4)
+        network.pyramid.weight.copy_(torch.tensor([0.0, 1.0, 2.0, 1.0, 1.0]))
+        weighed = network(images) - of_trunk
+        torch.testing.assert_close(weighed[:, 0], torch.zeros(3), rtol=0, atol=1e-5)
+        torch.testing.assert_close(weighed[:, 2], 2 * (logits - of_trunk)[:, 2], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(network.activation_maps(images), places.sigmoid())
+
+
+def test_a_place_speaks_of_what_lies_there() -> None:
+    """A spot that moves across the image moves the middle of what changes among the places with it."""
+    torch.manual_seed(7)
+    network = build("resnet18", 4, places=True).eval()
+    plain = torch.zeros(1, 3, 128, 128)
+
+    def middle(row: int, column: int) -> tuple[float, float]:
+        spotted = plain.clone()
+        spotted[:, :, row - 4 : row + 4, column - 4 : column + 4] = 3.0
+        with torch.inference_mode():
+            moved = (network.activation_maps(spotted) - network.activation_maps(plain))[0].square().sum(dim=0)
+        at = torch.arange(16) + 0.5
+        return tuple(float((moved.sum(dim=1 - axis) * at).sum() / moved.sum()) for axis in (0, 1))  # type: ignore[return-value]
+
+    for across in (32, 64, 96):
+        rows, columns = zip(*(middle(down, across) for down in (24, 64, 104)), strict=True)
+        assert rows[0] + 1 < rows[1] < rows[2] - 1
+        assert max(columns) - min(columns) < 2
+        assert rows[1] == pytest.approx(64 / PLACE_PX, abs=1.5)
+        assert columns[1] == pytest.approx(across / PLACE_PX, abs=3.0)
+
+
 def test_maps_are_float32_whatever_the_network_runs_in() -> None:
     network = build("resnet18", 1).eval()
+    pointing = build("resnet18", 1, places=True).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert network(torch.zeros(1, 3, 64, 64)).dtype is torch.bfloat16
-        assert network.activation_maps(torch.zeros(1, 3, 64, 64)).dtype is torch.float32
+        for one in (network, pointing):
+            assert one.activation_maps(torch.zeros(1, 3, 64, 64)).dtype is torch.float32
 
 
 def test_the_thesis_network_has_no_maps() -> None:
@@ -72,3 +117,5 @@ def test_the_thesis_network_has_no_maps() -> None:
     assert build("resnet18", 1).has_maps
     with pytest.raises(ValueError, match="no activation maps"):
         network.activation_maps(torch.zeros(1, 3, 224, 224))
+    with pytest.raises(ValueError, match="has no places"):
+        build("thesis-cnn", 1, places=True)

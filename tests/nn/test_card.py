@@ -81,6 +81,7 @@ def test_thresholds_by_name() -> None:
         ("resnet18", "vgg16", "networks.architecture"),
         ("resnet18", "thesis-cnn", "crop_px must be 224 for thesis-cnn, not 64"),
         ('trunk = "separate"', 'trunk = "common"', "networks.trunk: 'common'"),
+        ("places = false", "places = 1", "networks.places: must be bool"),
         ('"epidural", "intraparenchymal"', '"intraparenchymal", "epidural"', "networks.labels"),
         ("width_hu = 80.0", "width_hu = 0.0", "width_hu is 0.0"),
         ("center_hu = 40.0, width_hu = 80.0", "center_hu = -1000.0, width_hu = 80.0", "begins at -1040.0 HU"),
@@ -105,6 +106,13 @@ def test_a_wrong_value_is_named_in_one_line(tmp_path: Path, old: str, new: str, 
     assert problem in str(caught.value)
     assert "card.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_places_need_stages(tmp_path: Path) -> None:
+    networks = Networks("thesis-cnn", places=True)
+    write_card(tmp_path, replace(FULL, networks=networks, preprocessing=Preprocessing()))
+    with pytest.raises(PackError, match=r"networks\.places needs an architecture of .*, not 'thesis-cnn'"):
+        read_card(tmp_path)
 
 
 def test_site_validated_needs_measurements(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from triage.errors import PackError
-from triage.nn.architectures import build
+from triage.nn.architectures import Network, build
 from triage.nn.card import Card, Networks, read_card, write_card
 from triage.nn.pack import load_pack, pack_folders, verify_pack, write_pack
 from triage.nn.preprocess import Preprocessing
@@ -101,6 +101,29 @@ def test_one_file_holds_all_heads_of_a_shared_trunk(write: Write) -> None:
     lines = verify_pack(folder)
     assert lines[0] == "tiny 1.2 (demonstration), resnet18, one trunk for all labels"
     assert "network.safetensors: 44.8 MB as fp32, 11.2 M values, hash agrees" in lines
+
+
+def test_a_pack_with_places_keeps_its_pyramid(tmp_path: Path, write: Write) -> None:
+    folder = write(networks=Networks("resnet18", storage="int8", trunk="shared", places=True))
+    pack = load_pack(folder)
+    torch.manual_seed(1)
+    original = build("resnet18", 6, places=True).eval()
+    with torch.inference_mode():
+        wanted, places = original.look(images())
+        network = pack.networks[LABELS]
+        assert isinstance(network, Network)
+        found, stored = network.look(images())
+    assert places is not None
+    assert stored is not None
+    assert (found - wanted).abs().max() < 0.1 * wanted.std()
+    assert (stored - places).abs().max() < 0.1 * places.std()
+    card = read_card(folder)
+    assert card.networks.places
+    write_card(folder, replace(card, networks=replace(card.networks, places=False)))
+    with pytest.raises(PackError, match=r"pyramid\.\S+ is unknown"):
+        load_pack(folder)
+    with pytest.raises(PackError, match=r"pyramid\.\S+ is missing"):
+        write_pack(tmp_path / "new", card, build("resnet18", 6).state_dict())
 
 
 def test_shared_and_separate_are_not_mixed_up(tmp_path: Path, write: Write, card: Card) -> None:

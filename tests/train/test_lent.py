@@ -44,7 +44,7 @@ def test_what_is_planned_fills_the_time_and_keeps_both_busy() -> None:
 def made_run(folder: Path) -> Run:
     cache = write_phantoms(folder / "cache", BASE.data(RECIPE), 1)
     torch.manual_seed(1)
-    network = build("resnet18", 6)
+    network = build("resnet18", 6, places=True)
     write_run(folder / "run", RECIPE, {"cache": str(cache.folder), "manifest_sha256": "of another processor",
                                        "epochs": 3, "steps": 9, "best_epoch": 3, "finished": True})  # fmt: skip
     write_weights(folder / "run" / BEST, network.state_dict(), 3)
@@ -85,9 +85,8 @@ def test_int8_that_comes_home_is_the_int8_of_a_pack(tmp_path: Path) -> None:
 def test_a_resnet152_fits_what_calls_let_through(tmp_path: Path, storage: Storage, calls: int) -> None:
     """Eight files of 16 MiB come back from a call, 64 MiB together; one is parcel.json, and one may be a log."""
     with torch.device("meta"):
-        sizes = {
-            key: torch.empty_like(value, device="meta") for key, value in build("resnet152", 6).state_dict().items()
-        }
+        whole = build("resnet152", 6, places=True).state_dict()
+        sizes = {key: torch.empty_like(value, device="meta") for key, value in whole.items()}
     groups = in_parts({key: value.half() if storage == "fp16" else value.char() for key, value in sizes.items()})
     assert len(groups) <= 4 * calls
     assert sorted(key for group in groups for key in group) == sorted(sizes)

@@ -15,10 +15,15 @@ import torch
 from train.small import small
 
 from triage.errors import DataError, TrainingError
+from triage.nn.architectures import build
+from triage.nn.card import Card, Networks, Thresholds
+from triage.nn.pack import write_pack
+from triage.records import SUBTYPES
 from triage.train.cache import Cache
 from triage.train.journal import Journal
 from triage.train.learner import Start, build_learner
 from triage.train.loop import Event, FitOptions, fit, watched_part
+from triage.train.places import place_loss
 from triage.train.recipes import Recipe
 from triage.train.runs import BEST, CHECKPOINT, epochs_of, load_network, open_run, read_weights
 from triage.train.step import quickened
@@ -220,7 +225,8 @@ def test_what_does_not_go_together_is_refused(phantom_cache: Cache, tmp_path: Pa
     refused(recipe, "damaged", again)
     new, other = FitOptions(), tmp_path / "other"
     refused(small("triage-binary"), "starts from pretrained weights: .* --pretrained none", new, other)
-    refused(small("demo", **{"architecture": "thesis-cnn"}), "224 px", new, other)
+    plain = {"places": "false", "place_weight": "0"}
+    refused(small("demo", **plain, architecture="thesis-cnn"), "224 px", new, other)
 
 
 def test_weights_of_torchvision_are_taken_when_their_hash_is_the_stated_one(
@@ -268,6 +274,42 @@ def test_a_subtype_run_may_start_from_another_run(phantom_cache: Cache, tmp_path
     taken, given = learner.network.state_dict(), load_network(first).state_dict()
     assert torch.equal(taken["trunk.layer4.1.conv2.weight"], given["trunk.layer4.1.conv2.weight"])
     assert torch.equal(taken["heads.4.weight"], given["heads.5.weight"])  # subdural: last of five, last of six
+
+
+def test_a_run_may_start_from_a_pack(phantom_cache: Cache, tmp_path: Path) -> None:
+    """Trunk, heads and pyramid where the heads are the same; else what both have."""
+    torch.manual_seed(5)
+    original = build("resnet18", 6, places=True)
+    thresholds = Thresholds(0.8, 0.4, dict.fromkeys(SUBTYPES, 0.5))
+    pixels = small("demo").preprocessing
+    networks = Networks("resnet18", trunk="shared", places=True)
+    folder = tmp_path / "tiny-1"
+    write_pack(folder, Card("tiny", "1", "demonstration", networks, thresholds, pixels), original.state_dict())
+    run = fit(small("demo", epochs="1", learning_rate="1e-9"), phantom_cache, tmp_path / "run",
+              FitOptions(start=Start(init=folder)))  # fmt: skip
+    assert run.facts["init"] == "tiny-1"
+    given, taken = original.state_dict(), load_network(run).state_dict()
+    for key in ("trunk.layer3.0.conv1.weight", "heads.3.weight", "pyramid.mix.2.weight", "pyramid.weight"):
+        torch.testing.assert_close(taken[key], given[key], rtol=0, atol=1e-5)
+    subtype = build_learner(small("triage-subtype", places="true"), torch.device("cpu"), 1, Start(init=folder))
+    taken = subtype.network.state_dict()
+    assert torch.equal(taken["heads.4.weight"], given["heads.5.weight"])
+    assert not torch.equal(taken["pyramid.mix.2.weight"], given["pyramid.mix.2.weight"])  # it points at six labels
+    with pytest.raises(DataError, match="its trunk is resnet18, not resnet34"):
+        build_learner(small("demo", architecture="resnet34"), torch.device("cpu"), 1, Start(init=folder))
+
+
+def test_places_are_learnt_from_where_bleeds_lie(phantom_cache: Cache) -> None:
+    """The loss asks each place for the labels of bleeds that lie in it, and only for the recipe's heads."""
+    truth = torch.zeros(1, 6, 64, 64)
+    truth[0, 0, 20:22, 41:43] = truth[0, 5, 20:22, 41:43] = 1.0  # in place 2, 5
+    right = torch.full((1, 6, 8, 8), -9.0)
+    right[0, (0, 5), 2, 5] = 9.0
+    wrong = right.roll(1, dims=3)
+    recipe = small("demo")
+    assert float(place_loss(recipe, right, truth)) < 0.01 < 0.1 < float(place_loss(recipe, wrong, truth))
+    binary = small("demo", kind="binary")
+    assert float(place_loss(binary, right[:, :1], truth)) < 0.01
 
 
 def test_two_processes_train_one_network(phantom_cache: Cache, tmp_path: Path) -> None:

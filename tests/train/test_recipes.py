@@ -180,6 +180,7 @@ def test_any_field_can_be_set(recipe: Recipe) -> None:
         ("preprocessing.crop_px", "512", "crop_px must not be larger than resize_px"),
         ("preprocessing.resize_px", "0", "resize_px is 0, must be 32 to 1024"),
         ("preprocessing.std", "[1, 1, 0]", "std must be positive"),
+        ("place_weight", "1", "place_weight needs places, which --set places=true adds"),
     ],
 )
 def test_a_wrong_value_is_one_clear_line(key: str, text: str, problem: str) -> None:

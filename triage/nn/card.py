@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from triage.errors import PackError
-from triage.nn.architectures import ARCHITECTURES, THESIS_CNN, THESIS_CNN_PX
+from triage.nn.architectures import ARCHITECTURES, RESNETS, THESIS_CNN, THESIS_CNN_PX
 from triage.nn.preprocess import Preprocessing
 from triage.records import HU_MIN, LABELS, SUBTYPES
 
@@ -61,6 +61,8 @@ class Networks:
     storage: Storage = "fp32"
     subtype_meaning: SubtypeMeaning = "given_any"
     trunk: Trunk = "separate"
+    places: bool = False
+    """The heads weigh places too, which a feature pyramid on the trunk finds; activation maps show those."""
 
     @property
     def heads(self) -> dict[str, tuple[str, ...]]:
@@ -235,6 +237,10 @@ def check(card: Card) -> None:
     _require(bool(card.name and card.version), "name and version must not be empty")
     architecture, labels = card.networks.architecture, card.networks.labels
     _require(architecture in ARCHITECTURES, f"networks.architecture {architecture!r} is not one of {ARCHITECTURES}")
+    _require(
+        not card.networks.places or architecture in RESNETS,
+        f"networks.places needs an architecture of {RESNETS}, not {architecture!r}",
+    )
     _require(labels == LABELS, f"networks.labels must be {list(LABELS)}, not {list(labels)}")
     _check_preprocessing(card.preprocessing)
     _require(

@@ -20,6 +20,7 @@ from triage.nn.architectures import build
 from triage.nn.card import (
     CARD_NAME,
     Card,
+    Networks,
     check,
     parse_card,
     read_card,
@@ -74,7 +75,7 @@ def load_pack(folder: Path, device: torch.device | str = "cpu") -> Pack:
     device = torch.device(device)
     networks = {}
     for name, labels in card.networks.heads.items():
-        network = _empty(card.networks.architecture, len(labels))
+        network = _empty(card.networks, len(labels))
         network.load_state_dict(states[name], assign=True)
         network.eval().requires_grad_(False).to(device)
         nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
@@ -143,7 +144,7 @@ def write_pack(folder: Path, card: Card, *weights: State) -> Card:
         raise PackError(f"networks.trunk {card.networks.trunk!r} takes {len(heads)} network(s), not {len(weights)}")
     states = dict(zip(heads, weights, strict=True))
     for name, labels in heads.items():
-        _check_state(states[name], _empty(card.networks.architecture, len(labels)), name)
+        _check_state(states[name], _empty(card.networks, len(labels)), name)
     folder.mkdir(parents=True, exist_ok=True)
     for name, state in states.items():
         (folder / name).write_bytes(save_tensors(stored(state, card.networks.storage)))
@@ -173,15 +174,15 @@ def _read(folder: Path) -> tuple[Card, ModelIdentity, dict[str, dict[str, torch.
             raise PackError(f"{path}: sha256 is {digest}, the card says {card.files[name]}; get the pack again")
         whole.update(content)
         states[name] = _state(content, path)
-        _check_state(states[name], _empty(card.networks.architecture, len(labels)), path)
+        _check_state(states[name], _empty(card.networks, len(labels)), path)
     identity = ModelIdentity(card.name, card.version, whole.hexdigest(), card.intended_use, card.networks.architecture)
     return card, identity, states
 
 
-def _empty(architecture: str, heads: int) -> nn.Module:
+def _empty(networks: Networks, heads: int) -> nn.Module:
     """A network without memory for its weights: names and shapes only."""
     with torch.device("meta"):
-        return build(architecture, heads)
+        return build(networks.architecture, heads, networks.places)
 
 
 def _check_state(state: State, network: nn.Module, where: Path | str) -> None:

@@ -132,7 +132,7 @@ def fit(
         str, typer.Option(help="File with a torchvision state dict, or none. Nothing is ever downloaded.")
     ] = "",
     pretrained_sha256: Annotated[str, typer.Option(help="Hash that file must have, or its first 8 characters.")] = "",
-    init: Annotated[Path | None, typer.Option(help="Another run to start from.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Another run, or a model pack, to start from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     stop_after: Annotated[int, typer.Option(min=0, help="End after so many epochs, to be resumed.")] = 0,
     device: DeviceOption = "auto",
@@ -277,12 +277,15 @@ def demo(
         int, typer.Option(min=1, help="Runs one after the other: later ones go on at half the rate, half as long.")
     ] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make phantoms; 0: one a core.")] = 0,
+    first_seed: Annotated[int, typer.Option(min=1, help="Of the phantoms.")] = 1,
+    init: Annotated[Path | None, typer.Option(help="Pack to go on with, of other seeds.")] = None,
 ) -> None:
-    """Make a demonstration pack from nothing: phantoms, training, calibration, export, measured figures."""
+    """Make a demonstration pack, from nothing or another: phantoms, training, calibration, export, measured figures."""
     from triage.train.demo import DemoRequest, make_demo
 
     require_extra()
-    request = DemoRequest(out, work, recipe, studies, shifted, _changes(changes), rounds, workers, _command())
+    request = DemoRequest(out, work, recipe, studies, shifted, _changes(changes), rounds, workers, _command(),
+                          first_seed, init)  # fmt: skip
     with Bar("items") as bar:
         lines = make_demo(request, bar)
     print("\n".join(lines))

@@ -24,6 +24,8 @@ from triage.train.recipes import Recipe, overridden, recipe_named
 from triage.train.report import write_report
 from triage.train.runs import RECIPE, Run, open_run
 from triage.train.screen import counted, number, summary, watch
+from triage.train.seeds import trained_seeds
+from triage.train.speed import suited
 from triage.train.trained import calibrate, open_trained
 
 RECIPE_NAME = "demo"
@@ -31,7 +33,7 @@ RECIPE_NAME = "demo"
 FINER, STEP_PX = 1.15, 32
 """A phantom's image has about so many pixels for each of the network's, as the head does not fill it; in such steps."""
 
-FIRST_SEED, FIRST_SHIFTED_SEED = 1, 3_000_001
+FIRST_SHIFTED_SEED = 3_000_001
 
 SENSITIVITY = 0.75
 """Target of the review threshold: what two cores learn in half an hour bears no more without flagging every third head
@@ -56,6 +58,10 @@ class DemoRequest:
     """Runs one after the other, each begun with the weights of the one before."""
     workers: int = 0
     command: str = ""
+    first_seed: int = 1
+    """Of the phantoms for training, calibration and test."""
+    init: Path | None = None
+    """A pack whose weights the first round begins with; made from other seeds."""
 
 
 def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
@@ -75,9 +81,11 @@ def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
     name, hyphen, version = request.out.name.rpartition("-")
     if not hyphen or not name:
         raise DataError(f"--out {request.out}: name it <name>-<version>")
-    recipe = overridden(recipe_named(request.recipe), request.changes)
+    recipe = suited(overridden(recipe_named(request.recipe), request.changes), pick_device("auto"))
     frame = frame_of(recipe.preprocessing)
-    seeds = range(FIRST_SEED, FIRST_SEED + request.studies)
+    seeds = range(request.first_seed, request.first_seed + request.studies)
+    if request.init:
+        _check_apart(request.init, seeds)
     spec = spec_of(WIDE, max(round(FINER * frame.size_px / STEP_PX), 2) * STEP_PX)
     cache = _phantoms(request, PhantomData(seeds, frame, spec), "cache", bar)
     shifted_seeds = range(FIRST_SHIFTED_SEED, FIRST_SHIFTED_SEED + request.shifted)
@@ -101,7 +109,8 @@ def make_demo(request: DemoRequest, bar: Bar) -> list[str]:
         f"{shifted_seeds.start} to {shifted_seeds.stop - 1}): AUROC by slice / by study: {told}."
     )
     performance = replace(card.performance, notes=(*card.performance.notes, note))
-    training = replace(card.training, run=card.training.run + "".join(map(_begun_with, earlier)))
+    before = [*map(_begun_with, earlier), *([_begun_with_pack(request.init)] if request.init else [])]
+    training = replace(card.training, run=card.training.run + "".join(before))
     write_card(request.out, replace(card, training=training, performance=performance))
     own = evaluate(Request(runs=(run.folder,)), bar.update)
     write_report(request.work / "report", own.document, own.pictures)
@@ -117,7 +126,7 @@ def _phantoms(request: DemoRequest, data: PhantomData, name: str, bar: Bar) -> C
 
 def _rounds(request: DemoRequest, recipe: Recipe, cache: Cache, bar: Bar) -> list[Run]:
     """The runs in order: warm restarts (Loshchilov 2017, arXiv 1608.03983), each at half the rate before."""
-    runs = [_run(request, recipe, cache, (request.work / "run", Start()), bar)]
+    runs = [_run(request, recipe, cache, (request.work / "run", Start(init=request.init)), bar)]
     for k in range(2, request.rounds + 1):
         later = overridden(recipe, again(recipe, k))
         runs.append(_run(request, later, cache, (request.work / f"run-{k}", Start(init=runs[-1].folder)), bar))
@@ -128,6 +137,20 @@ def _begun_with(run: Run) -> str:
     """What a card says of a run whose weights a later one began with."""
     fresh = run.facts.get("fresh_source")
     return f"; before it, {run_text(run)}" + (f", on {fresh}" if fresh else "")
+
+
+def _begun_with_pack(folder: Path) -> str:
+    """What a card says of a pack whose weights were gone on with, so that its seeds count as trained on."""
+    card = read_card(folder)
+    return f"; before it, pack {card.name} {card.version}: {card.training.data} {card.training.run}"
+
+
+def _check_apart(folder: Path, seeds: range) -> None:
+    """Refuse phantoms that the pack to begin with may have been trained on, for some of them are to test."""
+    card = read_card(folder)
+    for first, last in trained_seeds(card):
+        if first < seeds.stop and last >= seeds.start:
+            raise DataError(f"--init {folder}: was trained on seeds {first} to {last}; choose another --first-seed")
 
 
 def again(recipe: Recipe, nth: int) -> dict[str, str]:

@@ -155,7 +155,7 @@ def _draft(request: ExportRequest, trained: Trained) -> Card:
     recipe = trained.recipe
     return Card(
         request.name, request.version, request.intended_use,
-        Networks(recipe.architecture, storage=request.storage, trunk=trained.trunk),
+        Networks(recipe.architecture, storage=request.storage, trunk=trained.trunk, places=recipe.places),
         Thresholds(0.5, 0.5, dict.fromkeys(SUBTYPES, 0.5)), recipe.preprocessing, aggregation=recipe.aggregation,
         training=account.training(trained, request.command),
     )  # fmt: skip
@@ -182,9 +182,7 @@ def _measured(folder: Path, card: Card, trained: Trained, result: Calibrated, on
     losses = dict.fromkeys(LABELS, 0.0)
     if card.networks.storage != "fp32":
         exact = judged(card, trained.scores(parts[TEST], on_batch), index)
-        losses = {
-            label: round(auroc(*exact.of_slices(label)) - auroc(*stored.of_slices(label)), 5) for label in LABELS
-        }
+        losses = {label: round(auroc(*exact.of_slices(label)) - auroc(*stored.of_slices(label)), 5) for label in LABELS}
     leaks = leakage(trained.cache, {"train": parts["train"], TEST: parts[TEST]}, trained.recipe.split)
     return replace(
         performance(card, stored), data=account.tested(trained, parts[TEST], one_line(leaks)),

@@ -14,16 +14,15 @@ from torch.nn import functional
 
 from triage.errors import DataError
 from triage.nn.architectures import RESNETS, THESIS_CNN, THESIS_CNN_PX, Network, build
+from triage.nn.card import CARD_NAME
+from triage.nn.pack import load_pack
 from triage.nn.preprocess import constant
-from triage.records import ANY, LABELS
+from triage.records import ANY
 from triage.train.cache import file_hash
 from triage.train.data import Batch
-from triage.train.places import Plain, Pointing, asked
+from triage.train.places import Looking, place_loss
 from triage.train.recipes import Recipe
-from triage.train.runs import BEST, open_run, read_weights
-
-PLACE_POSITIVE = 4.0
-"""Weight of places where there is a bleed, within the loss that asks for them."""
+from triage.train.runs import load_network, open_run, read_weights
 
 LOWEST_RATE = 0.01
 """A cosine schedule ends at this part of the peak."""
@@ -43,7 +42,7 @@ class Start:
     sha256: str = ""
     """Stated hash of that file, whole or its beginning."""
     init: Path | None = None
-    """Another run, whose trunk and whose heads of the same labels are taken."""
+    """Another run, or a pack, whose trunk and whose heads of the same labels are taken."""
 
 
 @dataclass
@@ -52,7 +51,7 @@ class Learner:
 
     recipe: Recipe
     device: torch.device
-    model: Pointing | Plain
+    model: Looking
     optimiser: torch.optim.Optimizer
     plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None
     scaler: GradScaler
@@ -117,10 +116,10 @@ def build_learner(recipe: Recipe, device: torch.device, total_steps: int, start:
     if recipe.architecture == THESIS_CNN and recipe.preprocessing.crop_px != THESIS_CNN_PX:
         raise DataError(f"{THESIS_CNN} takes {THESIS_CNN_PX} px; set preprocessing.crop_px to that")
     torch.manual_seed(recipe.seed)
-    network = build(recipe.architecture, len(recipe.labels))
+    network = build(recipe.architecture, len(recipe.labels), recipe.places)
     if start is not None:
         _start(network, recipe, start)
-    model = asked(network, recipe.architecture, recipe.place_weight)
+    model = Looking(network)
     _freeze(model, recipe)
     model.to(device)
     if recipe.channels_last:
@@ -144,7 +143,7 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(parameters, rate, weight_decay=decay)
 
 
-def _freeze(model: Pointing | Plain, recipe: Recipe) -> None:
+def _freeze(model: Looking, recipe: Recipe) -> None:
     """Leave only the parts to be trained with gradients."""
     if recipe.trainable == "all":
         return
@@ -156,7 +155,7 @@ def _freeze(model: Pointing | Plain, recipe: Recipe) -> None:
         trunk.layer4.requires_grad_(True)
 
 
-def training_mode(model: Pointing | Plain) -> None:
+def training_mode(model: Looking) -> None:
     """Training mode, but not for frozen layers: their batch statistics stay as they were."""
     model.train()
     for module in model.modules():
@@ -169,7 +168,7 @@ def _start(network: Network, recipe: Recipe, start: Start) -> None:
     if start.pretrained is not None and start.init is not None:
         raise DataError("--init and --pretrained: a run starts from one of them; leave the other out")
     if start.init is not None:
-        _take_from_run(network, recipe, start.init)
+        _take_from(network, recipe, start.init)
     elif start.pretrained is not None:
         trunk: nn.Module = network.trunk
         _check_stated(start.pretrained, start.sha256)
@@ -222,21 +221,37 @@ def _foreign_weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _take_from_run(network: Network, recipe: Recipe, folder: Path) -> None:
-    other = open_run(folder)
-    if other.recipe.architecture != recipe.architecture:
-        raise DataError(f"--init {folder}: its trunk is {other.recipe.architecture}, not {recipe.architecture}")
-    state = read_weights(folder / BEST)
-    mine = network.state_dict()
+def _take_from(network: Network, recipe: Recipe, folder: Path) -> None:
+    """Begin with the trunk, and the heads of the same labels, of another run or of a pack; the rest stays random."""
+    donor, labels = _donor(recipe, folder)
+    state, mine = donor.state_dict(), network.state_dict()
     for key in mine:
         source = key
         if key.startswith("heads."):
             label = recipe.labels[int(key.split(".")[1])]
-            if label not in other.recipe.labels:
+            if label not in labels:
                 continue
-            source = f"heads.{other.recipe.labels.index(label)}.{key.split('.')[2]}"
+            source = f"heads.{labels.index(label)}.{key.split('.')[2]}"
+        elif key.startswith("pyramid.") and (donor.pyramid is None or labels != recipe.labels):
+            continue
         mine[key] = state[source]
     network.load_state_dict(mine)
+
+
+def _donor(recipe: Recipe, folder: Path) -> tuple[Network, tuple[str, ...]]:
+    """The network of a run or pack that has most to give, and its labels."""
+    if (folder / CARD_NAME).is_file():
+        pack = load_pack(folder)
+        architecture = pack.card.networks.architecture
+        labels = pack.labels_with(recipe.labels[0])
+        network = pack.networks[labels]
+        assert isinstance(network, Network)
+    else:
+        run = open_run(folder)
+        architecture, labels, network = run.recipe.architecture, run.recipe.labels, load_network(run)
+    if architecture != recipe.architecture:
+        raise DataError(f"--init {folder}: its trunk is {architecture}, not {recipe.architecture}")
+    return network, labels
 
 
 def rate_at(recipe: Recipe, step: int, total_steps: int) -> float:
@@ -270,8 +285,5 @@ def loss_of(recipe: Recipe, answers: tuple[torch.Tensor, torch.Tensor | None], b
     counted = torch.cat([torch.ones_like(bleeding) if label == ANY else bleeding for label in recipe.labels], dim=1)
     loss = ((each * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1.0) * weights).sum()
     if places is not None and batch.places is not None:
-        there = functional.adaptive_max_pool2d(batch.places, places.shape[2:]).clamp(0.0, 1.0)
-        positive = torch.full((len(LABELS), 1, 1), PLACE_POSITIVE, device=logits.device)
-        place = functional.binary_cross_entropy_with_logits(places.float(), there, pos_weight=positive)
-        loss = loss + recipe.place_weight * place
+        loss = loss + recipe.place_weight * place_loss(recipe, places, batch.places)
     return loss

@@ -1,82 +1,45 @@
-"""Asks a trunk in training where each bleed lies, which phantoms know; the answer is no part of a pack.
+"""A network as it is trained: with the places that its pyramid points at beside its logits, for a loss of their own.
 
-A label for a whole slice says little about a bleed of a few pixels. Asked for its place, the trunk learns what blood
-looks like from far fewer slices.
+A label for a whole slice says little about a bleed of a few pixels. Asked for its place, which phantoms know, the trunk
+learns what blood looks like from far fewer slices.
 """
-
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from triage.errors import DataError
-from triage.nn.architectures import RESNETS, Network
-from triage.records import LABELS
+from triage.nn.architectures import Network
+from triage.nn.preprocess import constant
+from triage.train.recipes import Recipe
 
-WIDTH = 96
-"""Channels of the layers that point."""
-
-RARE = -4.0
-"""Bias to begin with: nearly every place is without a bleed."""
+PLACE_POSITIVE = 4.0
+"""Weight of places where there is a bleed, within the loss that asks for them."""
 
 
-class Pointing(nn.Module):
-    """A ResNet network with a small feature pyramid on its trunk (Lin 2017, arXiv 1612.03144)."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        trunk: Any = network.trunk
-        levels = (trunk.layer2, trunk.layer3, trunk.layer4)
-        self.sides = nn.ModuleList([nn.Conv2d(_channels(level), WIDTH, 1) for level in levels])
-        last = nn.Conv2d(WIDTH, len(LABELS), 1)
-        assert last.bias is not None
-        nn.init.constant_(last.bias, RARE)
-        self.mix = nn.Sequential(
-            nn.BatchNorm2d(WIDTH), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
-            nn.BatchNorm2d(WIDTH), nn.ReLU(), last,
-        )  # fmt: skip
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's logits, (n, heads), and those of each label's place, (n, 6, size / 8, size / 8)."""
-        trunk: Any = self.network.trunk  # a torchvision ResNet, whose layers are taken one by one
-        features = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
-        levels = []
-        for layer in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
-            features = layer(features)
-            levels.append(features)
-        pooled = trunk.avgpool(features).flatten(1)
-        logits = torch.cat([head(pooled) for head in self.network.heads], dim=1)
-        finest, middle, coarsest = (side(level) for side, level in zip(self.sides, levels[1:], strict=True))
-        size = finest.shape[2:]
-        return logits, self.mix(finest + functional.interpolate(middle, size) + functional.interpolate(coarsest, size))
-
-
-class Plain(nn.Module):
-    """A network that is not asked for places, with the same two answers."""
+class Looking(nn.Module):
+    """A network whose forward pass gives both answers, so that several processes can share its gradients."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """The network's logits, (n, heads), and nothing."""
-        return self.network(images), None
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits, (n, heads), and those of places, see `Network.look`."""
+        return self.network.look(images)
 
 
-def asked(network: Network, architecture: str, place_weight: float) -> Pointing | Plain:
-    """The network as it is trained. Raises DataError where places are asked of a trunk without stages."""
-    if place_weight == 0:
-        return Plain(network)
-    if architecture not in RESNETS:
-        raise DataError(f"place_weight needs a ResNet trunk, not {architecture}; use --set place_weight=0")
-    return Pointing(network)
+def place_loss(recipe: Recipe, places: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """How wrong places are.
 
+    Args:
+        recipe: Its heads count.
+        places: (n, heads, h, w) logits.
+        truth: (n, 6, size, size), 0..1, where each label's bleed lies.
 
-def _channels(level: nn.Module) -> int:
-    """Of a ResNet stage's output: its last block's last convolution."""
-    blocks: Any = level
-    last = blocks[-1]
-    convolution = last.conv3 if hasattr(last, "conv3") else last.conv2
-    return int(convolution.out_channels)
+    Returns:
+        Mean binary cross entropy; a place has a label when a bleed of it lies anywhere in it.
+    """
+    asked = torch.stack([truth[:, column] for column in recipe.columns], dim=1)
+    there = functional.adaptive_max_pool2d(asked, places.shape[2:]).clamp(0.0, 1.0)
+    positive = constant([PLACE_POSITIVE] * len(recipe.columns), places.device).view(-1, 1, 1)
+    return functional.binary_cross_entropy_with_logits(places.float(), there, pos_weight=positive)

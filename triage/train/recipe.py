@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from triage.errors import DataError
-from triage.nn.architectures import ARCHITECTURES
+from triage.nn.architectures import ARCHITECTURES, RESNETS
 from triage.nn.card import FOV_MM, SIZE_PX, SLAB_MM, Aggregation
 from triage.nn.preprocess import Preprocessing, Window
 from triage.records import ANY, HU_MIN, LABELS, SUBTYPES
@@ -70,8 +70,11 @@ class Recipe:
     """Phantoms made anew for every epoch and trained on in place of the cache's training part; 0: none."""
     loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     """Of each label's binary cross entropy, as LABELS; only those of the recipe's heads count."""
+    places: bool = False
+    """The heads weigh places too, which a feature pyramid on a ResNet finds; activation maps show those."""
     place_weight: float = 0.0
-    """Weight of a loss that asks the trunk where each bleed lies; needs a cache that knows (phantoms). 0: not asked."""
+    """Weight of a loss that asks where each bleed lies; needs places, and a cache that knows (phantoms). 0: not
+    asked."""
     optimiser: Optimiser = "adamw"
     learning_rate: float = 1e-4
     momentum: float = 0.9
@@ -274,6 +277,8 @@ def checked(recipe: Recipe) -> Recipe:
     require(recipe.momentum < 1 and recipe.warm_up < 1, "momentum and warm_up must be below 1")
     require(0 < recipe.learning_rate < math.inf, f"learning_rate is {recipe.learning_rate}, must be positive")
     require(0 < recipe.plateau_factor < 1, f"plateau_factor is {recipe.plateau_factor}, must be between 0 and 1")
+    require(not recipe.places or recipe.architecture in RESNETS, f"places need one of {', '.join(RESNETS)}")
+    require(not recipe.place_weight or recipe.places, "place_weight needs places, which --set places=true adds")
     require(not recipe.fresh or recipe.draws > 0, "fresh phantoms need draws, the slices an epoch")
     require(recipe.fresh <= MOST_FRESH, f"fresh is {recipe.fresh}, must be 0 to {MOST_FRESH}")
     require(len(recipe.loss_weights) == len(LABELS), f"loss_weights must be {len(LABELS)} numbers")

@@ -86,7 +86,7 @@ def load_network(run: Run, device: torch.device | str = "cpu") -> Network:
     Raises:
         DataError: There are no weights yet, or they are not this recipe's.
     """
-    network = build(run.recipe.architecture, len(run.recipe.labels))
+    network = build(run.recipe.architecture, len(run.recipe.labels), run.recipe.places)
     try:
         network.load_state_dict(read_weights(run.folder / BEST))
     except RuntimeError as e:

@@ -18,7 +18,7 @@ from triage.train.recipes import Recipe
 from triage.train.runs import Run, load_network, open_run, open_run_cache
 from triage.train.scores import Scores
 
-SAME = ("architecture", "split", "split_salt", "preprocessing")
+SAME = ("architecture", "places", "split", "split_salt", "preprocessing")
 """What the recipes of a pair must have in common: one card states it for both."""
 
 

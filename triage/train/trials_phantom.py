@@ -1,6 +1,5 @@
 """A pack on phantoms of unseen seeds: areas, detection by volume, and where its maps point; trains nothing."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +17,7 @@ from triage.train.metrics import Floats, rate
 from triage.train.phantoms import spec_of
 from triage.train.pointing import Hit, Pointing, hit_of, pointing
 from triage.train.pool import Pool, Worker
+from triage.train.seeds import trained_seeds
 from triage.train.trial_records import BANDS_ML, Area, Case, PhantomTrial, area, band_of, detections
 
 FIRST_SEEDS = {SHIFTED.name: 900_000_001, USUAL.name: 950_000_001}
@@ -25,9 +25,6 @@ FIRST_SEEDS = {SHIFTED.name: 900_000_001, USUAL.name: 950_000_001}
 
 SPEC = spec_of(SHIFTED)
 """Whole heads; the profile is replaced."""
-
-SEEDS = re.compile(r"seeds (?:from )?(\d+)(?:, the last epoch's)? to (\d+)")
-"""How a card tells what was trained on."""
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -67,8 +64,8 @@ def check_unseen(card: Card, phantoms: PhantomSet) -> None:
     Raises:
         DataError: The ranges of seeds meet.
     """
-    for first, last in SEEDS.findall(f"{card.training.data} {card.training.run}"):
-        if int(first) < phantoms.seeds.stop and int(last) >= phantoms.seeds.start:
+    for first, last in trained_seeds(card):
+        if first < phantoms.seeds.stop and last >= phantoms.seeds.start:
             raise DataError(
                 f"{card.name} {card.version}: trained on seeds {first} to {last}, among which are those of the test"
             )
