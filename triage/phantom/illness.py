@@ -8,17 +8,25 @@ import numpy.typing as npt
 
 from triage.phantom.anatomy import Brain
 from triage.phantom.fields import AnyField, blend_in, capsule, ellipsoid, noise, soft
-from triage.phantom.grids import Coordinates, Point, Region, is_empty, region_around
+from triage.phantom.grids import Coordinates, Point, Region, is_empty, region_about, region_around
 from triage.phantom.profile import Head, Profile
-from triage.phantom.scalp import around
 from triage.phantom.skull import Site
 from triage.records import FloatArray
 
 MASSES = ("ring", "lump", "meningioma")
 """Kinds of tumour-like mass."""
 
+P_FALX, P_BASE = 0.2, 0.15
+"""Of a meningioma on the falx, and of one that may lie as low as the skull base."""
+
 TERRITORIES = ("middle", "middle", "anterior", "posterior", "cerebellar", "lacune")
 """Arteries whose territory an infarct takes; the middle cerebral one most often."""
+
+FULL_HU = 20.0
+"""White matter so much denser than fluid turns as dark as drawn."""
+
+BLOTTED = 0.35
+"""Share of the contrast of grey and white that a fresh infarct leaves."""
 
 ROUND_VENTRICLES = ((14, -34, 8, 9), (18, 0, 24, 8), (24, 40, 14, 10))
 """(x, y, z, radius) of rods round the left lateral ventricle in mm."""
@@ -33,7 +41,7 @@ class Illness:
     infarct: str
     """Territory of an old infarct."""
     oedema_hu: float
-    """Density of a fresh infarct, or of oedema round nothing that is seen."""
+    """How much darker than its surroundings a fresh infarct is, or oedema round nothing that is seen."""
     oedema: str
     """Territory of that infarct; "white" for oedema, which spares grey matter."""
     mass: str
@@ -60,7 +68,7 @@ def draw_illness(rng: np.random.Generator, profile: Profile, head: Head) -> Illn
     return Illness(
         white_disease_hu=float((2 + 10 * value[0]) * old * (chance[0] < profile.p_white_disease)),
         infarct=TERRITORIES[int(6 * value[1])] if chance[1] < profile.p_infarct * 2 * old else "",
-        oedema_hu=float((18 + 10 * value[2]) * oedematous),
+        oedema_hu=float((4 + 8 * value[2]) * oedematous),
         oedema=places[int(8 * value[3])] if oedematous else "",
         mass=MASSES[int(3 * value[4])] if tumorous else "",
         mass_mm=float((5 + 16 * value[5]) * tumorous),
@@ -109,6 +117,16 @@ def _clear_of_bone(hu: FloatArray) -> FloatArray:
     return clear
 
 
+def _depth(head: Head, depth_hu: float) -> np.float32:
+    """How much darker illness makes tissue: less where brain is hardly denser than fluid."""
+    return np.float32(depth_hu * min((head.white_hu - head.csf_hu) / FULL_HU, 1.0))
+
+
+def _darken(hu: FloatArray, share: FloatArray, value: float) -> None:
+    """Lay a density over what is brighter, in place; what is darker already stays."""
+    hu += share * np.minimum(np.float32(value) - hu, 0)
+
+
 def _block(hu: FloatArray, site: Site, brain: Brain, centre: Point, reach_mm: Point) -> _Block | None:
     """The block round a point of the undeformed brain; None where it lies outside the stack."""
     head = site.head
@@ -146,7 +164,7 @@ def _white_disease(hu: FloatArray, site: Site, brain: Brain, depth_hu: float, rn
     band = soft(near + wave * np.float32(3), 8)
     spots = soft(wave * 4 - np.float32(6.5 - 2.5 * patchy), 3) * soft(near + 15, 10) * np.float32(0.8)
     share = np.maximum(band, spots) * block.white * block.tissue
-    hu[block.region] -= np.float32(depth_hu) * share
+    hu[block.region] -= _depth(site.head, depth_hu) * share
 
 
 def _territory(name: str, at: Coordinates, side: float, chance: npt.NDArray[np.float64]) -> AnyField:
@@ -213,24 +231,27 @@ def _fresh(hu: FloatArray, site: Site, brain: Brain, illness: Illness, rng: np.r
     if found is None:
         return
     block, share, _ = found
+    head, depth, share = site.head, _depth(site.head, illness.oedema_hu), share * opacity
     if illness.oedema == "white":
-        share = share * block.white * block.tissue
-    else:
-        share = share * (block.tissue + swollen * block.fluid)
-    blend_in(hu[block.region], share * opacity, illness.oedema_hu)
+        hu[block.region] -= depth * share * block.white * block.tissue
+        return
+    blotted = np.float32(head.white_hu + BLOTTED * (head.grey_hu - head.white_hu))
+    _darken(hu[block.region], share * block.tissue, float(blotted))
+    hu[block.region] -= depth * share * block.tissue
+    hu[block.region] += share * swollen * block.fluid * (np.float32(head.white_hu - head.csf_hu) - depth)
 
 
 def _old_infarct(hu: FloatArray, site: Site, brain: Brain, name: str, rng: np.random.Generator) -> None:
     """A defect like fluid with a pale rim, and a ventricle drawn towards it, in place."""
     found = _infarcted(hu, site, brain, name, rng)
-    depth, rim = float(rng.uniform(1, 9)), float(rng.uniform(17, 23))
+    depth, rim = float(rng.uniform(1, 9)), float(rng.uniform(5, 11))
     wide = float(rng.uniform(4, 9))
     if found is None:
         return
     block, share, side = found
     core = np.clip(share * 2.2 - 1.1, 0, 1)  # narrower than its rim
-    blend_in(hu[block.region], share * block.tissue, rim)
-    blend_in(hu[block.region], core * block.tissue, site.head.csf_hu + depth)
+    hu[block.region] -= _depth(site.head, rim) * share * block.tissue
+    _darken(hu[block.region], core * block.tissue, site.head.csf_hu + depth)
     if name in ("cerebellar", "lacune"):
         return
     y = {"middle": 4.0, "anterior": -24.0, "posterior": 38.0}[name]
@@ -262,7 +283,7 @@ def _mass(hu: FloatArray, site: Site, brain: Brain, illness: Illness, rng: np.ra
     inside = _ragged(site, ellipsoid(block.at, centre, radii), 0.09 * r + 0.4, rng)
     wave = noise(rng, inside.shape, site.grid.step_mm, 20)
     finger = soft(inside + np.float32(swollen_mm) * (1 + np.float32(0.35) * wave), 5)
-    blend_in(hu[block.region], finger * block.white * block.tissue, float(rng.uniform(17, 24)))
+    hu[block.region] -= _depth(site.head, float(rng.uniform(4, 11))) * finger * block.white * block.tissue
     body, room = soft(inside, site.grid.soft_mm + 1), block.tissue + block.fluid
     if illness.mass == "ring":
         wall = float(rng.uniform(0.15, 0.4)) * r + 1
@@ -274,28 +295,45 @@ def _mass(hu: FloatArray, site: Site, brain: Brain, illness: Illness, rng: np.ra
     blend_in(hu[block.region], body * room, np.float32(rng.uniform(25, 40)) + texture)
 
 
+def _beside_dura(site: Site, brain: Brain, radius: float, chance: npt.NDArray[np.float64]) -> Point | None:
+    """Where a meningioma's middle lies: its back is against the vault, the skull base or the falx; None for no room.
+
+    Args:
+        site: The head.
+        brain: Tissue shares.
+        radius: Of the lump, mm.
+        chance: (2,), 0..1: against what, and where.
+    """
+    s, back = site.surface, np.float32(0.55 * radius)
+    z, wall = s.at.z, np.abs(s.depth - back) < 1.5
+    above_callosum = ((s.at.y - 4) / 47) ** 2 + ((z - 2) / 31) ** 2 > 1
+    falx = (np.abs(np.abs(s.at.x) - back) < 1.5) & (s.depth > back) & (s.tentorium > back) & (z > 5) & above_callosum
+    vault = wall & (z > 5)
+    base = wall & (z > -30)
+    wanted = falx if chance[0] < P_FALX else base if chance[0] > 1 - P_BASE else vault
+    inside = brain.inside > 0.5
+    for where in (wanted, base, s.depth > back):  # the latter two where the stack shows none of the first
+        found = np.flatnonzero(where & inside)
+        if found.size:
+            i = int(found[int(chance[1] * found.size)])
+            return (float(s.at.x.ravel()[i]), float(s.at.y.ravel()[i]), float(s.at.z.ravel()[i]))
+    return None
+
+
 def _meningioma(hu: FloatArray, site: Site, brain: Brain, radius: float, rng: np.random.Generator) -> None:
     """A round lump with its back against the dura, at times calcified, in place."""
     s, grid = site.surface, site.grid
-    n = grid.shape[0]
     where, value, calcified = rng.random(2), float(rng.uniform(37, 50)), rng.random() < 0.3
-    floor = rng.random() < 0.15
-    k = int(where[0] * n)
-    ring = (np.abs(s.depth[k] - np.float32(0.55 * radius)) < 1.5) & (s.at.z[k] > (-30 if floor else 5))
-    found = np.flatnonzero(ring)
     child = rng.spawn(1)[0]
-    if found.size == 0:
+    centre = _beside_dura(site, brain, radius, where)
+    if centre is None:
         return
-    i = int(found[int(where[1] * found.size)])
-    centre: Point = (float(s.at.x[k].ravel()[i]), float(s.at.y[k].ravel()[i]), float(s.at.z[k].ravel()[i]))
-    region = around(site, centre, 1.9 * radius + 6)
-    if region is None:
-        return
+    region = region_about(grid, centre, 1.9 * radius + 6)
     at = s.at.at(region)
     inside = _ragged(site, ellipsoid(at, centre, (radius, radius, radius)), 0.5, child)
     room = brain.inside[region] * (1 - brain.ventricle[region]) * _clear_of_bone(hu[region])
     halo = soft(inside + np.float32(0.6 * radius * float(child.random())), 5) * room * (1 - brain.csf[region])
-    blend_in(hu[region], halo * (1 - brain.dura[region]), float(child.uniform(19, 26)))
+    hu[region] -= _depth(site.head, float(child.uniform(3, 9))) * halo * (1 - brain.dura[region])
     cleft = soft(1.2 - np.abs(inside + 1), grid.soft_mm) * room  # fluid between lump and brain
     blend_in(hu[region], cleft * np.float32(0.6), site.head.csf_hu + 8)
     texture = noise(child, inside.shape, grid.step_mm, 5)

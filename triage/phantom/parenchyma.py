@@ -157,7 +157,7 @@ def _patches(
     at = s.at.at(region)
     level = _distance(at, ball[0], rng.uniform(0.8, 1.25, 3))
     deeper = np.clip(s.depth[region] - np.float32(0.8 * ball[1] + 2), 0, None)  # a blow hurts the surface most
-    level = np.sqrt(level * level + deeper * deeper)
+    np.sqrt(level * level + deeper * deeper, out=level)
     patchy = noise(rng, at.x.shape, grid.step_mm, float(rng.uniform(7, 11)))
     level += np.float32(0.17 * ball[1] + 0.8) * patchy
     level += np.float32(1.2) * noise(rng, at.x.shape, grid.step_mm, 4)
