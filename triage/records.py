@@ -280,8 +280,9 @@ class ActivationMap:
     index: int
     """Of the slice, into the volume's."""
     values: FloatArray
-    """(rows, columns) of the slice: contribution to the label's logit, without the bias, brought to the slice's own
-    pixels; 0 where the network does not see the slice."""
+    """(rows, columns) of the slice, brought to the slice's own pixels: what each place speaks for the label, either its
+    contribution to the logit without the bias or, of a network that judges places, how likely the label is there, not
+    calibrated; 0 where the network does not see the slice."""
 
 
 @dataclass(frozen=True, slots=True)

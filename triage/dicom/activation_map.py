@@ -50,7 +50,7 @@ def build_activation_map(
     values = np.stack([np.asarray(m.values, dtype=np.float32) for _, m in frames])
     low, high = float(values.min()), float(max(values.max(), values.min() + 1e-6))
     mapping = pm.RealWorldValueMapping(
-        lut_label="ACTIVATION", lut_explanation="Contribution to the network's logit, without bias",
+        lut_label="ACTIVATION", lut_explanation="What places speak for a hemorrhage, not calibrated",
         unit=codes.NO_UNITS, value_range=(low, high), intercept=0.0, slope=1.0,
         quantity_definition=codes.CLASS_ACTIVATION)  # fmt: skip
     ds: Dataset = pm.ParametricMap(
