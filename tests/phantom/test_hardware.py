@@ -6,10 +6,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from triage.phantom import USUAL, PhantomSpec, PhantomStudy, Profile, generate
-from triage.phantom.grids import BoolArray, Grid
-from triage.phantom.hardware import draw_marks, streaks
+from triage.phantom.grids import BoolArray, Grid, coordinates, held
+from triage.phantom.hardware import draw_marks, paint_marks, streaks
+from triage.phantom.profile import draw_head
+from triage.phantom.skull import AIR_HU, Site, Space, surface
 from triage.records import FloatArray
 
 SWITCHES = ("p_ears", "p_hair", "p_scalp_swelling", "p_craniotomy", "p_shunt", "p_tube", "p_clip")
@@ -54,6 +57,73 @@ def test_ears_and_hair_lie_in_the_air(switch: str) -> None:
     assert np.percentile(without[where], 90) < 0  # of the head only the edge of its skin
     assert np.median(without[where]) < -700
     assert np.percentile(with_it[where], 90) < (-150 if switch == "p_hair" else 60)
+
+
+@cache
+def smooth_head(seed: int) -> tuple[Grid, Site]:
+    """A head known on all of its grid."""
+    head = draw_head(rng(seed), PLAIN)
+    matrix = np.array([[0, 0, 2.0], [0, 2.0, 0], [7.0, 0, 0]])
+    grid = Grid((24, 150, 150), (7.0, 2.0, 2.0), 7.0, matrix, np.zeros(3))
+    return grid, Site(head, grid, surface(head, grid, coordinates(grid), rng(seed)))
+
+
+def surrounded(seed: int, beside_mm: float) -> Space:
+    """The same head, known only so far beside its skin."""
+    grid, site = smooth_head(seed)
+    block = held(site.surface.skin > -beside_mm, (0, 0, 0))
+    return Space(Site(site.head, grid.cropped(block), site.surface.at_region(block)), grid, block)
+
+
+BARE = draw_marks(rng(0), PLAIN)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [{"ears": True}, {"hair_mm": 9.0}, {"swelling_mm": 13.5}, {"tubes": 6}],
+    ids=lambda marks: next(iter(marks)),
+)
+def test_what_hangs_on_a_head_is_cut_nowhere(marks: dict[str, Any]) -> None:
+    worn = replace(BARE, **marks)
+    reaches = 0
+    for seed in range(6):
+        tight, wide = surrounded(seed, 2.0), surrounded(seed, 60.0)
+        cut, free = (np.full(tight.grid.shape, AIR_HU, np.float32) for _ in range(2))
+        paint_marks(cut, tight, worn, rng(seed))
+        paint_marks(free, wide, worn, rng(seed))
+        beyond = np.ones(cut.shape, np.bool_)
+        beyond[tight.block] = False
+        painted = [(hu > AIR_HU + 50) & beyond for hu in (cut, free)]
+        assert painted[0].sum() == pytest.approx(painted[1].sum(), rel=0.15, abs=12)
+        assert (painted[0] & ndimage.maximum_filter(painted[1], 3)).sum() >= 0.9 * painted[0].sum()
+        reaches += bool(painted[0].sum() > 20)
+    assert reaches >= 1
+
+
+def test_surfaces_are_carried_on_at_their_slope() -> None:
+    space = surrounded(1, 10.0)
+    block = space.block
+    wide = (block[0], slice(block[1].start - 6, block[1].stop + 6), slice(block[2].start - 4, block[2].stop + 4))
+    x = space.carried(space.site.surface.at.x, wide)
+    assert np.abs(x - coordinates(space.grid.cropped(wide)).x).max() < 1e-3
+    skin = space.carried(space.site.surface.skin, wide)
+    middle = skin.shape[1] // 2
+    assert (np.diff(skin[12, middle, :12]) > 0.3).all()  # deeper and deeper, from outside
+    assert space.carried(space.site.surface.skin, block) is not skin
+    assert np.array_equal(space.carried(space.site.surface.skin, block), space.site.surface.skin)
+    assert space.reaching(0.0) == block
+    grown = space.reaching(60.0)
+    assert all(a.start <= b.start and a.stop >= b.stop for a, b in zip(grown, block, strict=True))
+    assert grown != block
+
+
+def test_a_strap_lies_on_forehead_and_temples() -> None:
+    heads = [(seed, image(seed), image(seed, "p_tube")) for seed in range(12)]
+    found = 0
+    for _, without, with_it in heads:
+        where = (with_it - without > 150) & (without < -700)
+        found += bool((where[:, :48].sum(axis=(1, 2)) > 30).sum() >= 3)
+    assert 1 <= found < 9
 
 
 def test_a_swollen_scalp_is_soft_and_outside_the_skull() -> None:

@@ -1,16 +1,19 @@
 """A moving head shows twice in some slices, and moves no truth."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from triage.phantom import USUAL, PhantomSpec, generate
+from triage.phantom import USUAL, PhantomSpec, Profile, generate
 from triage.phantom.grids import Grid
 from triage.phantom.motion import moved
 from triage.records import SUBTYPES, FloatArray
 
 GRID = Grid((12, 64, 64), (5.0, 2.0, 2.0), 5.0, np.eye(3), np.zeros(3))
+NOTHING = np.zeros(GRID.shape, np.float32)
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -25,12 +28,12 @@ def disc() -> FloatArray:
 
 def test_no_motion_is_the_same_array() -> None:
     still = disc()
-    assert moved(still, GRID, 0.0, rng()) is still
+    assert moved(still, NOTHING, GRID, 0.0, rng()) is still
 
 
 def test_some_slices_move_in_one_block_and_show_twice() -> None:
     still = disc()
-    out = moved(still, GRID, 5.0, rng())
+    out = moved(still, NOTHING, GRID, 5.0, rng())
     touched = np.flatnonzero((out != still).any(axis=(1, 2)))
     assert 1 <= touched.size < 12
     assert np.array_equal(touched, np.arange(touched[0], touched[-1] + 1))
@@ -42,7 +45,29 @@ def test_some_slices_move_in_one_block_and_show_twice() -> None:
 
 @pytest.mark.parametrize("n_slices", [1, 2])
 def test_short_stacks_can_move(n_slices: int) -> None:
-    assert moved(disc()[:n_slices], GRID, 3.0, rng()).shape == (n_slices, 64, 64)
+    assert moved(disc()[:n_slices], NOTHING, GRID, 3.0, rng()).shape == (n_slices, 64, 64)
+
+
+def test_what_lies_still_stays_sharp_beside_a_head_that_moves() -> None:
+    rest = NOTHING.copy()
+    rest[:, 58:60, 8:56] = 1200
+    out = moved(disc() + rest, rest, GRID, 5.0, rng())
+    assert (out != disc() + rest).any()
+    assert np.array_equal(out[:, 57:61], (disc() + rest)[:, 57:61])
+
+
+def test_a_headrest_stays_where_it_is_and_the_head_moves_from_edge_to_edge() -> None:
+    spec = PhantomSpec(size_px=96, n_slices=10, subtypes=(), fov_mm=260.0)
+    quiet: dict[str, Any] = {f.name: 0.0 for f in fields(Profile) if f.name.startswith("p_")}
+    lying = replace(USUAL, **{**quiet, "p_headrest": 1.0}, noise_hu=(0.0, 0.0), off_centre_mm=0.0)
+    for seed in (2, 3, 4):
+        still = generate(seed, replace(spec, profile=lying)).hu.astype(int)
+        shaken = generate(seed, replace(spec, profile=replace(lying, p_motion=1.0))).hu.astype(int)
+        bare = generate(seed, replace(spec, profile=replace(lying, p_headrest=0.0))).hu.astype(int)
+        rest = (still - bare > 100) & (ndimage.minimum_filter(-bare, (1, 17, 17)) > 950)
+        assert rest.sum() > 100
+        assert np.abs(shaken - still)[rest].max() <= 1
+        assert np.abs(shaken - still).max() > 100
 
 
 def test_motion_leaves_the_truth_alone() -> None:

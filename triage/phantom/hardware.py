@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from triage.phantom.fields import AnyField, blend_in, capsule, ellipsoid, soft
-from triage.phantom.grids import Grid, Point, Region, is_empty, region_around
+from triage.phantom.grids import Grid, Point, Region, coordinates, is_empty, region_around
 from triage.phantom.profile import Profile
 from triage.phantom.scalp import (
     HEART,
@@ -22,7 +22,7 @@ from triage.phantom.scalp import (
     paint_hair,
     paint_swelling,
 )
-from triage.phantom.skull import AIR_HU, Site, scaled
+from triage.phantom.skull import AIR_HU, Site, Space, scaled
 from triage.records import FloatArray
 
 METAL_HU = (5000.0, 12000.0)
@@ -98,45 +98,46 @@ def paint_surgery(hu: FloatArray, site: Site, marks: Marks, rng: np.random.Gener
         paint_craniotomy(hu, site, marks.craniotomy == "gap", sawn)
 
 
-def paint_marks(hu: FloatArray, site: Site, marks: Marks, rng: np.random.Generator) -> FloatArray | None:
+def paint_marks(whole: FloatArray, space: Space, marks: Marks, rng: np.random.Generator) -> FloatArray | None:
     """Everything else that a head carries, in place.
 
     Args:
-        hu: (n, rows, columns), with brain and blood.
-        site: The head.
+        whole: (n, rows, columns), of the whole grid, with brain and blood.
+        space: The head and what is round it.
         marks: What there is.
         rng: Source of chance; each mark has a child of its own, so that a switch leaves the others alone.
 
     Returns:
-        Share of each voxel that is metal; None where there is none.
+        Share of each voxel of the head's block that is metal; None where there is none.
     """
+    hu, site = whole[space.block], space.site
     ear, hair, swollen, drained, lined, clipped = rng.spawn(6)
     if marks.ears:
-        paint_ears(hu, site, ear)
+        paint_ears(whole, space, ear)
     if marks.hair_mm:
-        paint_hair(hu, site, marks.hair_mm, hair)
+        paint_hair(whole, space, marks.hair_mm, hair)
     if marks.swelling_mm:
-        paint_swelling(hu, site, marks.swelling_mm, swollen)
+        paint_swelling(whole, space, marks.swelling_mm, swollen)
     if marks.shunt_hu:
         _shunt(hu, site, marks.shunt_hu, drained)
     for _ in range(marks.tubes):
-        _line(hu, site, lined)
+        _line(whole, space, lined)
     return _clip(hu, site, marks, clipped) if marks.clip_mm else None
 
 
-def _rod(site: Site, start: Point, end: Point, radius: float) -> tuple[Region, FloatArray] | None:
+def _rod(grid: Grid, start: Point, end: Point, radius: float) -> tuple[Region, FloatArray] | None:
     """Signed distance to a rod on the block that holds it."""
     (ax, ay, az), (bx, by, bz), r = start, end, radius + 3
     low, high = (min(ax, bx) - r, min(ay, by) - r, min(az, bz) - r), (max(ax, bx) + r, max(ay, by) + r, max(az, bz) + r)
-    region = region_around(site.grid, low, high)
+    region = region_around(grid, low, high)
     if is_empty(region):
         return None
-    return region, capsule(site.surface.at.at(region), start, end, (radius, radius))
+    return region, capsule(coordinates(grid.cropped(region)), start, end, (radius, radius))
 
 
-def _thin(site: Site, distance: AnyField, radius: float) -> AnyField:
+def _thin(grid: Grid, distance: AnyField, radius: float) -> AnyField:
     """Share of a rod, which never fills a voxel wider than itself."""
-    return soft(distance, site.grid.soft_mm) * np.float32(min(1.0, 2 * radius / site.grid.soft_mm))
+    return soft(distance, grid.soft_mm) * np.float32(min(1.0, 2 * radius / grid.soft_mm))
 
 
 def _shunt(hu: FloatArray, site: Site, value: float, rng: np.random.Generator) -> None:
@@ -152,74 +153,98 @@ def _shunt(hu: FloatArray, site: Site, value: float, rng: np.random.Generator) -
     length = float(np.sqrt((away * away).sum()))
     far: Point = (tip[0] + 1.4 * float(away[0]), tip[1] + 1.4 * float(away[1]), tip[2] + 1.4 * float(away[2]))
     way: Point = (float(away[0]) / length, float(away[1]) / length, float(away[2]) / length)
-    if bored := _rod(site, tip, far, 5.0):
+    if bored := _rod(site.grid, tip, far, 5.0):
         region, distance = bored
         blend_in(hu[region], bone_share(hu, site, region) * soft(distance, 1.5), 20.0)
-    if rod := _rod(site, tip, far, radius):
+    if rod := _rod(site.grid, tip, far, radius):
         region, distance = rod
         under = soft(s.skin[region] - np.float32(0.5 * head.scalp_mm), site.grid.soft_mm)
-        blend_in(hu[region], _thin(site, distance, radius) * under, value)
+        blend_in(hu[region], _thin(site.grid, distance, radius) * under, value)
     out = outwards(site, tip, way, 2.0)
     if valve and out:
         dot(hu, site, out, (5.0, 7.0, 3.2), float(rng.uniform(150, 900)))
         dot(hu, site, (out[0], out[1] + 5, out[2] - 3), (1.8, 1.8, 1.8), 2400.0)
 
 
-def _line(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
-    """One tube in the nose or throat, electrode on the scalp or cable beside the head, in place."""
+def _line(hu: FloatArray, space: Space, rng: np.random.Generator) -> None:
+    """One tube in the nose or throat, electrode on the scalp, strap round it or leads beside the head, in place."""
     kind, size = rng.random(), float(rng.random())
     way, value = direction(rng, (-80, 80), (-15, 60)), float(rng.uniform(200, 2000))
     child = rng.spawn(1)[0]
-    head = site.head
-    if kind < 0.15:
-        _hollow(hu, site, [(0.0, -30.0, -70.0), (0.0, -19.0, -84.0), (0.0, -14.0, -120.0)], (5.0, 3.8))
-    elif kind < 0.35:
+    if kind < 0.12:
+        _hollow(hu, space, [(0.0, -30.0, -70.0), (0.0, -19.0, -84.0), (0.0, -14.0, -120.0)], (5.0, 3.8))
+    elif kind < 0.30:
         nose = 7.0 if size < 0.5 else -7.0
         path: list[Point] = [(nose, -104, -76), (nose, -70, -70), (nose, -28, -64), (2, -15, -74), (1, -12, -120)]
-        _hollow(hu, site, path, (2.6, 1.4))
-    elif kind < 0.65:
-        radius = 3.5 + 3.5 * size
-        spot = outwards(site, HEART, way, head.scalp_mm + 1.0)
-        region = around(site, spot, radius + 3) if spot else None
-        if spot and region is not None:
-            skin = site.surface.skin[region]
-            cap = np.minimum(1.1 - np.abs(skin + 1.0), ellipsoid(site.surface.at.at(region), spot, (radius,) * 3))
-            blend_in(hu[region], _thin(site, cap, 1.1), value)
-            end = (spot[0] + 30 * way[0], spot[1] + 25.0, spot[2] - 40.0)
-            _cable(hu, site, (spot, end), 0.7, 0.6 * value)
+        _hollow(hu, space, path, (2.6, 1.4))
+    elif kind < 0.52:
+        _electrode(hu, space, (way, size), value)
+    elif kind < 0.64:
+        _strap(hu, space, size, child)
     else:
-        _beside(hu, site, (way, size), child)
+        _beside(hu, space, (way, size), child)
 
 
-def _cable(hu: FloatArray, site: Site, ends: tuple[Point, Point], radius: float, value: float) -> None:
+def _electrode(hu: FloatArray, space: Space, where: tuple[Point, float], value: float) -> None:
+    """A flat electrode on the scalp and its cable, in place."""
+    (way, size), site, grid = where, space.site, space.grid
+    radius = 3.5 + 3.5 * size
+    spot = outwards(site, HEART, way, site.head.scalp_mm + 1.0)
+    region = around(space, spot, radius + 3) if spot else None
+    if spot and region is not None:
+        skin, at = space.carried(site.surface.skin, region), coordinates(grid.cropped(region))
+        cap = np.minimum(1.1 - np.abs(skin + 1.0), ellipsoid(at, spot, (radius,) * 3))
+        blend_in(hu[region], _thin(grid, cap, 1.1), value)
+        end = (spot[0] + 30 * way[0], spot[1] + 25.0, spot[2] - 40.0)
+        _cable(hu, space, (spot, end), 0.7, 0.6 * value)
+
+
+def _strap(hu: FloatArray, space: Space, size: float, rng: np.random.Generator) -> None:
+    """A band over forehead and temples that holds the head, in place; above the ears it leaves the skin."""
+    middle, half, slope = float(rng.uniform(2, 26)), 12 + 10 * size, float(rng.uniform(0.0, 0.25))
+    thick, value = float(rng.uniform(0.5, 1.3)), float(rng.uniform(-60, 180))
+    reach = half + 30
+    region = region_around(space.grid, (-110, -140, middle - reach), (110, 35, middle + reach))
+    if is_empty(region) or not space.touches(region):
+        return
+    at, skin = coordinates(space.grid.cropped(region)), space.carried(space.site.surface.skin, region)
+    lift = np.float32(1.0 + thick) + np.float32(0.006) * np.clip(at.y + 25, 0, None) ** 2
+    width = half - np.abs(at.z - np.float32(slope) * at.y - np.float32(middle))
+    band = np.minimum(np.float32(thick) - np.abs(skin + lift), np.minimum(width, 25 - at.y))
+    fill_air(hu, region, _thin(space.grid, band, thick), value)
+
+
+def _cable(hu: FloatArray, space: Space, ends: tuple[Point, Point], radius: float, value: float) -> None:
     """A cable in the air, in place."""
-    if rod := _rod(site, *ends, radius):
-        fill_air(hu, rod[0], _thin(site, rod[1], radius), value)
+    if rod := _rod(space.grid, *ends, radius):
+        fill_air(hu, rod[0], _thin(space.grid, rod[1], radius), value)
 
 
-def _beside(hu: FloatArray, site: Site, where: tuple[Point, float], rng: np.random.Generator) -> None:
-    """A cable or oxygen tube that runs along the head through many slices, in place."""
+def _beside(hu: FloatArray, space: Space, where: tuple[Point, float], rng: np.random.Generator) -> None:
+    """Leads or an oxygen tube that run along the head through many slices, in place."""
     (x, y, _), size = where
-    head, slant = site.head, rng.uniform(-12, 12, 2)
+    head, slant = space.site.head, rng.uniform(-12, 12, 2)
     gap = head.skull_mm + head.scalp_mm + 3 + 12 * float(rng.random())
     flat = max(float(np.sqrt(x * x + y * y)), 0.2)
     a, b = x / flat * (head.radii_mm[0] + gap), y / flat * (head.radii_mm[1] + gap)
-    start: Point = (a, b, float(rng.uniform(-10, 80)))
-    end: Point = (a + float(slant[0]), b + float(slant[1]), -130.0)
-    radius = 0.8 + 2.4 * size
+    top, radius = float(rng.uniform(-10, 80)), 0.8 + 2.4 * size
     value = float(rng.uniform(60, 300)) if radius > 2 else float(rng.uniform(200, 2000))
-    _cable(hu, site, (start, end), radius, value)
-    if radius > 2 and (rod := _rod(site, start, end, radius)):
-        blend_in(hu[rod[0]], soft(rod[1] - 1.0, site.grid.soft_mm), AIR_HU)
+    leads = 1 if radius > 1.4 else 1 + int(4 * rng.random())
+    for i in range(leads):
+        start: Point = (a + 5.0 * i * y / flat, b - 5.0 * i * x / flat, top - 9.0 * i)
+        end: Point = (start[0] + float(slant[0]), start[1] + float(slant[1]) + 4.0 * i, -130.0)
+        _cable(hu, space, (start, end), radius, value)
+        if radius > 2 and (rod := _rod(space.grid, start, end, radius)):
+            blend_in(hu[rod[0]], soft(rod[1] - 1.0, space.grid.soft_mm), AIR_HU)
 
 
-def _hollow(hu: FloatArray, site: Site, path: list[Point], radii: tuple[float, float]) -> None:
+def _hollow(hu: FloatArray, space: Space, path: list[Point], radii: tuple[float, float]) -> None:
     """A bent tube of a given outer and inner radius, in place."""
-    points = [scaled(point, site.head) for point in path]
+    points = [scaled(point, space.site.head) for point in path]
     for radius, value in ((radii[0], 180.0), (radii[1], AIR_HU)):
         for start, end in pairwise(points):
-            if rod := _rod(site, start, end, radius):
-                blend_in(hu[rod[0]], soft(rod[1], site.grid.soft_mm), value)
+            if rod := _rod(space.grid, start, end, radius):
+                blend_in(hu[rod[0]], soft(rod[1], space.grid.soft_mm), value)
 
 
 def _clip(hu: FloatArray, site: Site, marks: Marks, rng: np.random.Generator) -> FloatArray | None:
@@ -238,7 +263,7 @@ def _clip(hu: FloatArray, site: Site, marks: Marks, rng: np.random.Generator) ->
         turn *= 1.6 * marks.clip_mm / max(float(np.sqrt((turn * turn).sum())), 1e-3)
         a, b, c = (float(v) for v in turn)
         ends: tuple[Point, Point] = (spot[0] - a, spot[1] - b, spot[2] - c), (spot[0] + a, spot[1] + b, spot[2] + c)
-        share = np.asarray(_thin(site, capsule(at, *ends, (1.4, 0.8)), 1.1), np.float32)
+        share = np.asarray(_thin(site.grid, capsule(at, *ends, (1.4, 0.8)), 1.1), np.float32)
     blend_in(hu[region], share, value)
     metal = np.zeros(site.grid.shape, np.float32)
     metal[region] = share

@@ -14,11 +14,12 @@ TURN_DEG = 0.7
 """Turn a millimetre of motion."""
 
 
-def moved(hu: FloatArray, grid: Grid, motion_mm: float, rng: np.random.Generator) -> FloatArray:
+def moved(hu: FloatArray, still: FloatArray, grid: Grid, motion_mm: float, rng: np.random.Generator) -> FloatArray:
     """The same head, scanned while it moved: one block of slices is displaced and shows twice.
 
     Args:
-        hu: (n, rows, columns), before noise.
+        hu: (n, rows, columns), before noise; all of the image, so that what moves is cut nowhere.
+        still: Of the same shape: what a headrest, which does not move, adds to it; looked at only with motion.
         grid: The voxels.
         motion_mm: How far the head moved; 0 for not at all.
         rng: Source of chance.
@@ -37,10 +38,11 @@ def moved(hu: FloatArray, grid: Grid, motion_mm: float, rng: np.random.Generator
     for k in range(first, first + length):
         ghost, lag = float(rng.uniform(0.2, 0.5)), float(rng.uniform(0.5, 1.0))
         turn = float(np.deg2rad(TURN_DEG * motion_mm * rng.normal(0, 0.5)))
-        here = _turned(hu[k], STEP_SHARE * way, STEP_SHARE * turn)
-        there = _turned(hu[k], lag * way, lag * turn)
+        head = hu[k] - still[k]
+        here = _turned(head, STEP_SHARE * way, STEP_SHARE * turn)
+        there = _turned(head, lag * way, lag * turn)
         here += np.float32(ghost) * (there - here)
-        out[k] = here
+        np.add(here, still[k], out=out[k])
     return out
 
 

@@ -6,8 +6,17 @@ import numpy as np
 from scipy import ndimage
 
 from triage.phantom.fields import AnyField, blend_in, ellipsoid, smooth_step, soft
-from triage.phantom.grids import BoolArray, Point, Region, inverted, is_empty, region_about
-from triage.phantom.skull import FAT_HU, MUSCLE_HU, SKIN_HU, Site, scaled
+from triage.phantom.grids import (
+    BoolArray,
+    Coordinates,
+    Point,
+    Region,
+    coordinates,
+    inverted,
+    is_empty,
+    region_about,
+)
+from triage.phantom.skull import FAT_HU, MUSCLE_HU, SKIN_HU, Site, Space, scaled
 from triage.records import FloatArray
 
 HEART: Point = (0.0, 5.0, 8.0)
@@ -78,15 +87,14 @@ def bone_share(hu: FloatArray, site: Site, region: Region) -> FloatArray:
     return share
 
 
-def around(site: Site, centre: Point, reach_mm: float) -> Region | None:
-    """Voxels of the cube about a point; None where that is outside the stack."""
+def around(site: Site | Space, centre: Point, reach_mm: float) -> Region | None:
+    """Voxels of the cube about a point, in the head's block or the whole grid; None where that is outside."""
     region = region_about(site.grid, centre, reach_mm)
     return None if is_empty(region) else region
 
 
-def away(site: Site, region: Region, centre: Point) -> FloatArray:
+def away(at: Coordinates, centre: Point) -> FloatArray:
     """Distance to a point in mm."""
-    at = site.surface.at.at(region)
     x, y, z = (a - np.float32(c) for a, c in zip((at.x, at.y, at.z), centre, strict=True))
     distance: FloatArray = np.sqrt(x * x + y * y + z * z)
     return distance
@@ -110,106 +118,113 @@ def grain(rng: np.random.Generator, points: tuple[AnyField, AnyField, AnyField],
     return found
 
 
-def paint_hair(hu: FloatArray, site: Site, hair_mm: float, rng: np.random.Generator) -> None:
+def paint_hair(hu: FloatArray, space: Space, hair_mm: float, rng: np.random.Generator) -> None:
     """A ragged band outside the skin, at times a bun and pins, in place.
 
     Args:
-        hu: (n, rows, columns).
-        site: The head.
+        hu: (n, rows, columns), of the whole grid.
+        space: The head and what is round it.
         hair_mm: Thickness.
         rng: Source of chance.
     """
-    s = site.surface
-    bun, pins = rng.random() < 0.25, rng.random() < 0.15
+    s = space.site.surface
+    bun, pins, knot = rng.random() < 0.25, rng.random() < 0.15, rng.spawn(1)[0]
     middle = np.float32(0.75 * hair_mm)
-    band = np.nonzero(np.abs(s.skin + middle) < middle + 1)
-    grown = soft(s.at.z[band] + 4 + np.float32(0.6) * s.at.y[band], 12)  # forehead, temples and nape are bare
+    region = space.reaching(1.5 * hair_mm + 1)
+    skin, x, y, z = (space.carried(values, region) for values in (s.skin, s.at.x, s.at.y, s.at.z))
+    band = np.nonzero(np.abs(skin + middle) < middle + 1)
+    grown = soft(z[band] + 4 + np.float32(0.6) * y[band], 12)  # forehead, temples and nape are bare
     band, grown = tuple(axis[grown > 0] for axis in band), grown[grown > 0]
-    skin, x, y, z = (values[band] for values in (s.skin, s.at.x, s.at.y, s.at.z))
+    skin, x, y, z = (values[band] for values in (skin, x, y, z))
     thick = np.float32(hair_mm) * np.clip(0.75 + 0.3 * grain(rng, (x, y, z), (30, 30, 30)), 0.15, 1.5)
     thick *= 1 - np.float32(0.6) * smooth_step((y - 55) / 25)  # the head lies on it
-    share = soft(thick + skin, 2.0) * grown * _airy(hu[band])
+    block = hu[region]
+    share = soft(thick + skin, 2.0) * grown * airy(block[band])
     strands = rng.random(z.shape, dtype=np.float32)
     fill = np.float32(HAIR_HU[0]) + strands * np.float32(HAIR_HU[1] - HAIR_HU[0])
-    hu[band] += share * strands * (fill - hu[band])
+    block[band] += share * strands * (fill - block[band])
     if bun:
-        _bun(hu, site, rng)
-    for way in [direction(rng, (-60, 80), (5, 60)) for _ in range(5)] if pins else []:
-        if point := outwards(site, HEART, way, site.head.scalp_mm + 0.5 * hair_mm):
-            dot(hu, site, point, (0.9, 3.0, 1.5), float(rng.uniform(900, 2600)))
+        _bun(hu, space, knot)
+    for way in [direction(knot, (-60, 80), (5, 60)) for _ in range(5)] if pins else []:
+        if point := outwards(space.site, HEART, way, space.site.head.scalp_mm + 0.5 * hair_mm):
+            dot(hu, space, point, (0.9, 3.0, 1.5), float(knot.uniform(900, 2600)))
 
 
-def _bun(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
+def _bun(hu: FloatArray, space: Space, rng: np.random.Generator) -> None:
     """A knot of hair on the back of the head, in place."""
-    head = site.head
-    radius = float(rng.uniform(14, 26))
-    spot = outwards(site, HEART, direction(rng, (70, 90), (5, 55)), head.scalp_mm + 0.5 * radius)
-    region = around(site, spot, radius + 3) if spot else None
-    if spot is None or region is None:
+    radius, way = float(rng.uniform(14, 26)), direction(rng, (70, 90), (5, 55))
+    skin = outwards(space.site, HEART, way, space.site.head.scalp_mm)
+    if skin is None:
         return
-    at = site.surface.at.at(region)
+    x, y, z = (a + 0.5 * radius * b for a, b in zip(skin, way, strict=True))
+    region = around(space, (x, y, z), radius + 3)
+    if region is None:
+        return
+    at = coordinates(space.grid.cropped(region))
     turns = grain(rng, (at.x, at.y, at.z), (2.2, 2.2, 4.0))
-    inside = ellipsoid(at, spot, (radius, 0.7 * radius, radius)) + turns * np.float32(1.5)
+    inside = ellipsoid(at, (x, y, z), (radius, 0.7 * radius, radius)) + turns * np.float32(1.5)
     fill = -480 + np.clip(turns, -1.5, 1.5) * np.float32(170)
-    blend_in(hu[region], soft(inside, 4) * _airy(hu[region]), fill)
+    blend_in(hu[region], soft(inside, 4) * airy(hu[region]), fill)
 
 
-def dot(hu: FloatArray, site: Site, centre: Point, radii: Point, value: float) -> None:
+def dot(hu: FloatArray, site: Site | Space, centre: Point, radii: Point, value: float) -> None:
     """A small dense body, in place."""
-    region = around(site, centre, max(radii) + 3)
+    grid, region = site.grid, around(site, centre, max(radii) + 3)
     if region is not None:
-        inside = ellipsoid(site.surface.at.at(region), centre, radii)
-        thin = min(1.0, 2 * min(radii) / site.grid.soft_mm)
-        blend_in(hu[region], soft(inside, site.grid.soft_mm) * np.float32(thin), value)
+        inside = ellipsoid(coordinates(grid.cropped(region)), centre, radii)
+        thin = min(1.0, 2 * min(radii) / grid.soft_mm)
+        blend_in(hu[region], soft(inside, grid.soft_mm) * np.float32(thin), value)
 
 
-def paint_ears(hu: FloatArray, site: Site, rng: np.random.Generator) -> None:
+def paint_ears(hu: FloatArray, space: Space, rng: np.random.Generator) -> None:
     """Two leaves that stand away from the head, in place.
 
     Args:
-        hu: (n, rows, columns).
-        site: The head.
+        hu: (n, rows, columns), of the whole grid.
+        space: The head and what is round it.
         rng: Source of chance.
     """
     lean, tall = float(rng.uniform(0.05, 0.4)), float(rng.uniform(24, 32))
-    wide = site.head.radii_mm[0] + site.head.skull_mm + site.head.scalp_mm
-    middle = scaled((0, 19, -46), site.head)
+    head, grid = space.site.head, space.grid
+    wide = head.radii_mm[0] + head.skull_mm + head.scalp_mm
+    middle = scaled((0, 19, -46), head)
     for side in (-1.0, 1.0):
-        region = around(site, (side * wide, middle[1], middle[2]), tall + 2)
-        if region is None:
+        region = around(space, (side * wide, middle[1], middle[2]), tall + 2)
+        if region is None or not space.touches(region):
             continue
-        at, skin = site.surface.at.at(region), site.surface.skin[region]
+        at, skin = coordinates(grid.cropped(region)), space.carried(space.site.surface.skin, region)
         across, up = (at.y - middle[1]) / 17, (at.z - middle[2]) / tall
         rim = (1 - np.sqrt(across * across + up * up)) * 17
         stand = 2 + np.float32(lean) * (at.y - np.float32(middle[1] - 14))
         curl = np.clip(2.5 - np.abs(rim - 3), 0, 1.6)
         leaf = np.minimum(1.6 + curl - np.abs(skin + np.maximum(stand, 1.5)), rim)
-        share = soft(leaf, site.grid.soft_mm) * _airy(hu[region])
+        share = soft(leaf, grid.soft_mm) * airy(hu[region])
         blend_in(hu[region], share * (at.x * np.float32(side) > 0), 20.0)
 
 
-def paint_swelling(hu: FloatArray, site: Site, swelling_mm: float, rng: np.random.Generator) -> None:
+def paint_swelling(hu: FloatArray, space: Space, swelling_mm: float, rng: np.random.Generator) -> None:
     """Blood and oedema between skull and skin, in place: outside the skull, so no finding.
 
     Args:
-        hu: (n, rows, columns).
-        site: The head.
+        hu: (n, rows, columns), of the whole grid.
+        space: The head and what is round it.
         swelling_mm: How much thicker the scalp is.
         rng: Source of chance.
     """
-    head, s = site.head, site.surface
+    head, s = space.site.head, space.site.surface
     way, radius = direction(rng, (-85, 85), (-5, 55)), float(rng.uniform(18, 48))
     value, firm = float(rng.uniform(*SWELLING_HU)), float(rng.uniform(0.6, 1.0))
-    spot = outwards(site, HEART, way, 0.0)
-    region = around(site, spot, radius + 4) if spot else None
+    spot = outwards(space.site, HEART, way, 0.0)
+    region = around(space, spot, radius + 4) if spot else None
     if spot is None or region is None:
         return
-    at, width = s.at.at(region), site.grid.soft_mm
+    at, width = coordinates(space.grid.cropped(region)), space.grid.soft_mm
+    skin_mm, vault, bone = (space.carried(values, region) for values in (s.skin, s.vault, s.bone))
     wave = grain(rng, (at.x, at.y, at.z), (11, 11, 11))
-    near = away(site, region, spot) / (radius * (1 + np.float32(0.1) * np.clip(wave, -2, 2)))
+    near = away(at, spot) / (radius * (1 + np.float32(0.1) * np.clip(wave, -2, 2)))
     bump = smooth_step(1.25 * (1 - near)) * np.float32(swelling_mm)
-    below = s.skin[region] + bump
-    out = soft(_above_bone(site, region), width)
+    below = skin_mm + bump
+    out = soft(-vault - bone, width)
     lifted = out * soft(bump - 0.3, 0.6)
     texture = np.float32(value) + wave * 6
     skin = np.where(below < 2, np.float32(SKIN_HU), np.float32(FAT_HU) + smooth_step(bump / 4) * np.float32(70 * firm))
@@ -236,7 +251,7 @@ def paint_craniotomy(hu: FloatArray, site: Site, gap: bool, rng: np.random.Gener
     if spot is None or region is None:
         return
     at, width = s.at.at(region), site.grid.soft_mm
-    reach = away(site, region, spot) + np.clip(grain(rng, (at.x, at.y, at.z), (26, 26, 26)), -2, 2) * np.float32(2.5)
+    reach = away(at, spot) + np.clip(grain(rng, (at.x, at.y, at.z), (26, 26, 26)), -2, 2) * np.float32(2.5)
     bone = bone_share(hu, site, region)
     if gap:
         lift = smooth_step(1.4 * (1 - reach / np.float32(radius))) * np.float32(bulge_mm)
@@ -266,17 +281,26 @@ def _plate(hu: FloatArray, site: Site, axis: tuple[Point, Point], polar: tuple[f
     hole = outwards(site, HEART, to, -0.5 * site.head.skull_mm)
     region = around(site, hole, 8) if hole and bored else None
     if hole and region is not None:
-        blend_in(hu[region], bone_share(hu, site, region) * soft(5.5 - away(site, region, hole), 1.5), 20.0)
+        blend_in(
+            hu[region], bone_share(hu, site, region) * soft(5.5 - away(site.surface.at.at(region), hole), 1.5), 20.0
+        )
     if plate := outwards(site, HEART, to, 0.8):
         dot(hu, site, plate, (2.2, 2.2, 2.2), value)
 
 
-def _airy(hu: FloatArray) -> FloatArray:
-    """1 in air, 0 where half a voxel or more is something else."""
+def airy(hu: FloatArray) -> FloatArray:
+    """Share of free air.
+
+    Args:
+        hu: Any shape.
+
+    Returns:
+        1 in air, 0 where half a voxel or more is something else.
+    """
     air: FloatArray = np.clip((-500 - hu) * np.float32(1 / 500), 0, 1)
     return air
 
 
 def fill_air(hu: FloatArray, region: Region, share: AnyField, value: float) -> None:
     """Paint only where there is air, in place."""
-    blend_in(hu[region], share * _airy(hu[region]), value)
+    blend_in(hu[region], share * airy(hu[region]), value)

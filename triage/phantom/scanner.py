@@ -1,12 +1,13 @@
-"""What a scanner adds: headrest, point spread, beam hardening, streaks between the petrous bones, photon noise."""
+"""What a scanner adds: point spread, beam hardening, streaks between the petrous bones, photon noise, padding."""
 
 from math import ceil, exp
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
-from triage.phantom.grids import Coordinates, Grid, is_empty, region_around, region_in, slabs
-from triage.phantom.profile import Head, Scanner
+from triage.phantom.grids import BoolArray, Coordinates, Grid, Point, is_empty, region_around, region_in, slabs
+from triage.phantom.profile import Scanner
 from triage.phantom.skull import Surface
 from triage.records import FloatArray
 
@@ -14,33 +15,11 @@ REFERENCE_MM = 5.0
 """Slice thickness that `Scanner.noise_hu` is stated for."""
 
 
-def paint_headrest(hu: FloatArray, grid: Grid, head: Head, drift_mm: FloatArray, rng: np.random.Generator) -> None:
-    """A thin curved shell under the head, in place.
+PYRAMID: Point = (34.0, 14.0, -36.0)
+"""Middle of the left petrous pyramid of the average head, mm."""
 
-    Args:
-        hu: (n, rows, columns).
-        grid: The voxels.
-        head: Parameters.
-        drift_mm: (n,): how far each slice's middle has moved along the columns, from gantry tilt.
-        rng: Source of chance.
-    """
-    n, rows, columns = hu.shape
-    v = ((np.arange(rows) - (rows - 1) / 2.0) * grid.step_mm[1]).astype(np.float32)
-    u = ((np.arange(columns) - (columns - 1) / 2.0) * grid.step_mm[2]).astype(np.float32)
-    back = head.radii_mm[1] + head.skull_mm + head.scalp_mm + head.off_centre_mm[1] + float(rng.uniform(3, 8))
-    wide, start = float(rng.uniform(98, 116)), float(rng.uniform(-15, 25))
-    value, half = float(rng.uniform(-250, 600)), float(rng.uniform(0.7, 2.2))
-    curve = float(rng.uniform(0.75, 1.0))
-    sideways = (u[None, :] * np.float32(1 / wide)) ** 2
-    for k in range(n):
-        w = (v - drift_mm[k])[:, None]
-        across = np.sqrt(sideways + (np.clip(w - start, 0, None) * np.float32(1 / (back - start))) ** 2)
-        where = np.nonzero((np.abs(across - 1) < (half + grid.step_mm[2]) / (wide * curve)) & (w > start - 20))
-        away = np.abs(across[where] - 1) * np.float32(wide * curve)
-        share = np.clip((half - away) / grid.step_mm[2] + 0.5, 0, min(1.0, 2 * half / grid.step_mm[2]))
-        before = hu[k][where]
-        hu[k][where] = before + share * (before < -600) * (np.float32(value) - before)
-
+FIELD_RADIUS = (0.97, 1.04)
+"""Of a round field against half the side of the image; a little more than one is a circle that the image cuts."""
 
 Kernel = list[float]
 """Half of a symmetric kernel, from its middle outwards."""
@@ -115,12 +94,22 @@ def harden(hu: FloatArray, grid: Grid, s: Surface, scanner: Scanner, rng: np.ran
     lines: FloatArray = rng.standard_normal((hu.shape[0], rows, 1), dtype=np.float32)
     lines = ndimage.gaussian_filter1d(lines, 2.2 / grid.step_mm[1], axis=1)
     lines *= np.float32(0.8 * (2.2 / grid.step_mm[1]) ** 0.5 * 1.9)
+    streak_hu = np.float32(scanner.streak_hu if _pyramids(grid, s) else 0.0)
     for part in slabs(hu.shape):
         depth = s.depth[part]
         hu[part] += np.float32(scanner.cupping_hu) * (depth > 0) / (1 + (depth * np.float32(1 / 9.0)) ** 2)
         region = region_in(part, region_around(grid.cropped(part), (-60, -25, -70), (60, 60, -14)))
         if not is_empty(region):
-            hu[region] += np.float32(scanner.streak_hu) * _streaky(s.at.at(region), lines[region[0], region[1]])
+            hu[region] += streak_hu * _streaky(s.at.at(region), lines[region[0], region[1]])
+
+
+def _pyramids(grid: Grid, s: Surface) -> bool:
+    """Whether the stack shows petrous bone that could make streaks: it lies outside the cavity, which is round it."""
+    for x, y, z in (PYRAMID, (-PYRAMID[0], *PYRAMID[1:])):
+        region = region_around(grid, (x - 5, y - 5, z - 4), (x + 5, y + 5, z + 4))
+        if not is_empty(region) and float((s.depth[region] < 0).mean()) > 0.3:
+            return True
+    return False
 
 
 def _streaky(at: Coordinates, lines: FloatArray) -> FloatArray:
@@ -190,3 +179,23 @@ def scaled_hu(hu: FloatArray, scanner: Scanner) -> FloatArray:
     hu *= np.float32(scanner.gain)
     hu += np.float32(scanner.offset_hu)
     return hu
+
+
+def pad_corners(hu: npt.NDArray[np.int16], value: float, p_round: float, rng: np.random.Generator) -> BoolArray:
+    """Padding outside a round field of reconstruction, as many scanners store, in place.
+
+    Args:
+        hu: (n, rows, columns), square slices.
+        value: Of the padding.
+        p_round: Probability of a round field.
+        rng: Source of chance.
+
+    Returns:
+        (rows, columns): what is padding, the same in each slice; nothing where the field is the whole square.
+    """
+    chance, radius = rng.random(), float(rng.uniform(*FIELD_RADIUS))
+    rows, columns = hu.shape[1:]
+    y, x = (np.arange(size) * (2.0 / (size - 1)) - 1.0 if size > 1 else np.zeros(1) for size in (rows, columns))
+    padding: BoolArray = (y[:, None] ** 2 + x[None, :] ** 2 > radius**2) & (chance < p_round)
+    hu[:, padding] = value
+    return padding

@@ -36,7 +36,7 @@ MOST_BEND_MM = 6.0
 FACE_MM = -34.0
 """Below this z the head is face in front and neck behind."""
 AROUND_MM = 10.0
-"""How far beyond the skin a head's region reaches: hair, tubes, and what the skull's shape adds at most."""
+"""How far beyond the skin a head's region reaches; longer hair, ears and tubes go on in the whole grid."""
 BESIDE_MM = 6.0
 """How far beyond the inner table the cavity's region reaches."""
 COARSE = 4
@@ -109,6 +109,54 @@ class Site:
     def within(self, region: Region) -> "Site":
         """The same head on one region of the grid."""
         return Site(self.head, self.grid.cropped(region), self.surface.within(region))
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A head in all of the grid: what hangs and lies on it may reach beyond the block its surfaces are known on."""
+
+    site: Site
+    grid: Grid
+    """The whole."""
+    block: Region
+    """Where the head's block lies in it."""
+
+    def reaching(self, reach_mm: float) -> Region:
+        """The head's block, grown where less than so many mm beside the skin belong to it.
+
+        Args:
+            reach_mm: From the skin.
+
+        Returns:
+            Slices into arrays of the whole grid.
+        """
+        skin, parts = self.site.surface.skin, []
+        for axis, (part, size, step) in enumerate(zip(self.block, self.grid.shape, self.grid.step_mm, strict=True)):
+            low, high = (max(int(np.ceil((reach_mm + float(skin.take(end, axis).max())) / step)), 0) for end in (0, -1))
+            parts.append(slice(max(part.start - low, 0), min(part.stop + high, size)))
+        return (parts[0], parts[1], parts[2])
+
+    def touches(self, region: Region) -> bool:
+        """Whether a region has voxels of the head's block."""
+        return all(a.start < b.stop and b.start < a.stop for a, b in zip(region, self.block, strict=True))
+
+    def carried(self, values: FloatArray, region: Region) -> FloatArray:
+        """What is known on the head's block, on a region that touches it: carried on at the slope it has there.
+
+        Args:
+            values: On the head's block.
+            region: Slices into arrays of the whole grid.
+
+        Returns:
+            Of the shape of the region; a view where the block holds it.
+        """
+        inner, pads = [], []
+        for part, block in zip(region, self.block, strict=True):
+            low, high = max(part.start, block.start), min(part.stop, block.stop)
+            inner.append(slice(low - block.start, high - block.start))
+            pads.append((low - part.start, part.stop - high))
+        known = values[tuple(inner)]
+        return np.pad(known, pads, mode="reflect", reflect_type="odd") if np.any(pads) else known
 
 
 def head_region(head: Head, grid: Grid) -> Region:
@@ -251,8 +299,9 @@ def _shape_base(head: Head, s: Surface) -> None:
     cavity = np.maximum(smooth_least(s.depth, above, 9.0), _canal(at))
     scale = head.radii_mm[0] / 67
     mirrored = Coordinates(np.abs(bent.x), bent.y, bent.z)
-    for start, end, radii in PETROUS:
-        rod = capsule(mirrored, scaled(start, head), scaled(end, head), (radii[0] * scale, radii[1] * scale))
+    wide = scale * head.petrous
+    for start, end, radii in PETROUS if head.petrous else ():
+        rod = capsule(mirrored, scaled(start, head), scaled(end, head), (radii[0] * wide, radii[1] * wide))
         cavity = smooth_least(cavity, -rod, 4.0)
     s.depth[:] = cavity
     lower = smooth_step((FACE_MM - at.z) / 30)

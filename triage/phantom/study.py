@@ -17,9 +17,10 @@ from triage.phantom.illness import Illness, draw_illness, paint_illness
 from triage.phantom.lesions import Shape
 from triage.phantom.motion import moved
 from triage.phantom.profile import Head, Scanner, draw_head, draw_scanner
-from triage.phantom.scanner import blur, harden, paint_headrest, photon_noise, scaled_hu
-from triage.phantom.skull import AIR_HU, Site, cavity_region, head_region, surface
+from triage.phantom.scanner import blur, harden, pad_corners, photon_noise, scaled_hu
+from triage.phantom.skull import AIR_HU, Site, Space, cavity_region, head_region, surface
 from triage.phantom.spec import PhantomSpec, Stack, draw_stack
+from triage.phantom.support import paint_headrest
 from triage.records import ANY, HU_MAX, HU_MIN, SUBTYPES, FloatArray
 
 VERSION = "3"
@@ -168,18 +169,20 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     shapes += fluid(site, [p for p in plans if p.label not in SOLID], brain, rng["lesion"])
     shapes = exclusive(shapes, brain)
     paint_blood(hu[cavity], site, shapes, brain, rng["lesion"])
-    metal = paint_marks(hu, outer, marks, rng["marks"])
+    metal = paint_marks(whole, Space(outer, grid, around), marks, rng["marks"])
+    bare = whole.copy() if scanner.motion_mm else whole
     if scanner.headrest:
         paint_headrest(whole, grid, head, drift, rng["headrest"])
+    still = blur(whole - bare, grid, scanner) if scanner.motion_mm else whole
     whole = blur(whole, grid, scanner)
     hu = whole[around]
     harden(hu[cavity], site.grid, site.surface, scanner, rng["scan"])
     streaks(hu, near, metal, rng["marks"])
     means = match_density(hu[cavity], site, scanner, shapes)
-    hu[:] = moved(hu, near, scanner.motion_mm, rng["motion"])
+    whole = moved(whole, still, grid, scanner.motion_mm, rng["motion"])
     told, where = list(zip(shapes, means, strict=True)), region_in(around, cavity)
     built = _Built(head, scanner, (marks, illness), stack, whole, told, where)
-    return _finish(seed, spec, built, rng["noise"])
+    return _finish(seed, spec, built, rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +208,25 @@ class _Built:
         return resample(share, size) > 0.5
 
 
-def _finish(seed: int, spec: PhantomSpec, built: _Built, rng: np.random.Generator) -> PhantomStudy:
-    """Enlarge to the wanted size, add noise, measure the truth."""
+def _finish(seed: int, spec: PhantomSpec, built: _Built, rng: dict[str, np.random.Generator]) -> PhantomStudy:
+    """Enlarge to the wanted size, add noise and padding, measure the truth."""
     stack, scanner = built.stack, built.scanner
     shape = (stack.n_slices, stack.size_px, stack.size_px)
     pixel = stack.pixel_mm
     hu = resample(built.hu, shape)
-    masks = {label: np.zeros(shape, np.bool_) for label in SUBTYPES}
-    truths = []
-    for one, mean in built.shapes:
-        mask = built.mask(one) & (hu < BONE_EDGE_HU)
-        masks[one.plan.label] |= mask
-        volume = float(mask.sum()) * stack.voxel_ml
-        truths.append(Truth(one.plan.label, one.plan.variant, volume, mean, one.plan.chronic, one.plan.stage))
-    grain = photon_noise(shape, (stack.spacing_mm, pixel, pixel), scanner, stack.thickness_mm, rng)
+    grain = photon_noise(shape, (stack.spacing_mm, pixel, pixel), scanner, stack.thickness_mm, rng["noise"])
     stored = np.empty(shape, np.int16)
     for part in slabs(shape):
         grain[part] += hu[part]
         stored[part] = np.clip(np.rint(scaled_hu(grain[part], scanner)), HU_MIN, HU_MAX)
+    padding = pad_corners(stored, HU_MIN, spec.profile.p_round_field, rng["field"])
+    masks = {label: np.zeros(shape, np.bool_) for label in SUBTYPES}
+    truths = []
+    for one, mean in built.shapes:
+        mask = built.mask(one) & (hu < BONE_EDGE_HU) & ~padding
+        masks[one.plan.label] |= mask
+        volume = float(mask.sum()) * stack.voxel_ml
+        truths.append(Truth(one.plan.label, one.plan.variant, volume, mean, one.plan.chronic, one.plan.stage))
     steps = accumulate([stack.spacing_mm] * (stack.n_slices - 1), initial=0.0)
     return PhantomStudy(
         seed=seed, spec=spec, hu=stored, masks=masks, positions_mm=tuple(steps), spacing_mm=(pixel, pixel),
