@@ -20,13 +20,14 @@ OWN: dict[str, tuple[set[str], float]] = {
     "p_tumour": ({"mass", "mass_mm"}, 0.04),
     "p_headrest": ({"headrest"}, 0.15),
     "p_hair": ({"hair_mm"}, 0.06),
-    "p_tube": ({"tubes"}, 0.008),
+    "p_tube": ({"tubes"}, 0.02),
     "p_clip": ({"clip_mm"}, 0.08),
     "p_shunt": ({"shunt_hu"}, 0.008),
     "p_craniotomy": ({"craniotomy"}, 0.08),
     "p_motion": ({"motion_mm"}, 0.25),
     "p_ears": ({"ears"}, 0.015),
     "p_scalp_swelling": ({"swelling_mm"}, 0.04),
+    "p_round_field": (set(), 0.25),
 }
 """Of each thing: what its switch changes among all that is drawn, and the greatest share of voxels that it touches."""
 
@@ -40,8 +41,8 @@ BLEEDS = ("p_measured", "p_more", "p_pair", "p_breakthrough", "p_hyperacute", "p
 ALWAYS = 30.0
 """Some probabilities are weighed by age."""
 
-HEADS = replace(WIDE, age=(60, 90), p_motion=0.0, streak_hu=(0.0, 0.0))
-"""Any that lie still, without streaks: in version 2 of the phantoms these come after the headrest in one stream."""
+HEADS = replace(WIDE, age=(60, 90), p_motion=0.0)
+"""Any that lie still."""
 
 
 @cache
