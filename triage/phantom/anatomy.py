@@ -12,8 +12,6 @@ from triage.phantom.grids import (
     Region,
     coordinates,
     held,
-    is_empty,
-    region_about,
     region_around,
     region_in,
     rod_region,
@@ -22,21 +20,11 @@ from triage.phantom.grids import (
 from triage.phantom.parts import CAUDATE, FAR_MM, brain_scale, chambers, placed, spaces
 from triage.phantom.profile import Head
 from triage.phantom.skull import BESIDE_MM, SMOOTH_MM, Surface
+from triage.phantom.specks import paint_arteries, paint_calcium
 from triage.records import FloatArray
 
 FALX_HU = 50.0
 """Of falx and tentorium, without calcium."""
-
-CALCIUM_HU = (110.0, 420.0)
-"""Of choroid plexus, pineal, falx and basal ganglia, where calcified."""
-
-ARTERIES: tuple[tuple[Point, Point], ...] = (
-    ((6, -10, -22), (9, -14, -17)), ((9, -14, -17), (34, -17, -13)), ((9, -14, -17), (2, -28, -13)),
-)  # fmt: skip
-"""Axes on the left: carotid, middle and anterior cerebral artery."""
-
-BASILAR: tuple[Point, Point] = ((0, 3, -44), (0, 0, -22))
-"""Axis of the basilar artery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +64,14 @@ class Brain:
         return Brain(
             self.inside[region], self.csf[region], self.ventricle[region], self.dura[region], self.at.at(region)
         )
+
+
+def _scaled(change: Deformation, scale: float) -> Deformation:
+    """More or less of a mass effect; the same where the scale is 1."""
+    inward = change.inward if scale else 0.0
+    if not isinstance(inward, float) and scale != 1:
+        inward = (inward * np.float32(scale)).astype(np.float32, copy=False)
+    return Deformation(inward, change.shift_mm * scale, change.centre, change.push_mm * scale)
 
 
 def deformed(head: Head, grid: Grid, s: Surface, change: Deformation, rng: np.random.Generator) -> Coordinates:
@@ -248,6 +244,7 @@ def paint_brain(
         Tissue shares.
     """
     rng, change = chance
+    change = _scaled(change, head.mass_effect)
     at = deformed(head, grid, s, change, rng)
     folds = lattice(rng, head.sulcus_mm, 96), lattice(rng, 9.0, 96)
     leaf_mm = (grid.step_mm[0], grid.step_mm[1] * 2.2, grid.step_mm[2])  # folia run from side to side
@@ -264,8 +261,8 @@ def paint_brain(
         packed = (np.ascontiguousarray(field[block]) for field in fields)
         piece = _Piece(grid.cropped(block), s.within(block), at.at(block).packed(), inward, *packed)
         _paint_piece(hu[block], head, piece, brain.at_region(block), folds)
-    _arteries(hu, head, grid, s, brain.inside)
-    _calcify(hu, head, grid, at, rng)
+    paint_arteries(hu, head, grid, s, brain.inside)
+    paint_calcium(hu, head, grid, at, rng)
     return brain
 
 
@@ -343,45 +340,3 @@ def _dura(
     blend_in(hu, sinus, head.blood_hu)
     dura: FloatArray = np.maximum(sheet, sinus)
     return dura
-
-
-def _arteries(hu: FloatArray, head: Head, grid: Grid, s: Surface, inside: FloatArray) -> None:
-    """Circle of Willis and basilar artery, in place."""
-    at, width = s.at, grid.soft_mm
-    vessels = np.zeros_like(hu)
-    rods = [(_mirrored(a, side), _mirrored(b, side), (1.6, 1.1)) for side in (-1.0, 1.0) for a, b in ARTERIES]
-    for start, end, radii in [*rods, (*BASILAR, (1.7, 1.7))]:
-        region = rod_region(grid, start, end, max(radii) + width)
-        rod = capsule(at.at(region), start, end, radii)
-        np.maximum(vessels[region], soft(rod, width), out=vessels[region])
-    block = region_around(grid, (-38, -32, -48), (38, 6, -8))
-    share = vessels[block] * inside[block] * np.float32(min(0.8 * head.arteries, 1.0))
-    blend_in(hu[block], share, head.blood_hu - 6)
-
-
-def _mirrored(point: Point, side: float) -> Point:
-    """A point of the left half on the side asked for: 1 left, -1 right."""
-    return (side * point[0], point[1], point[2])
-
-
-def _calcify(hu: FloatArray, head: Head, grid: Grid, at: Coordinates, rng: np.random.Generator) -> None:
-    """Pineal, choroid plexus, falx and basal ganglia calcification, in place."""
-    spots: list[tuple[Point, Point]] = []
-    draw = [float(v) for v in rng.random(8)]  # as many whatever is there
-    if head.pineal:
-        spots.append(((0.0, 27.0, 0.0), (head.pineal, head.pineal, head.pineal + 1)))
-    for k, side in enumerate((-1.0, 1.0)):
-        if head.choroid:
-            r = head.choroid * (0.6 + 0.7 * draw[k])
-            spots.append(((side * 22 * (0.9 + 0.1 * head.ventricles), 35.0, 9.0), (r, r * 1.8, r + 2)))
-        if head.ganglia_calcified:
-            r = 1.0 + 2.0 * draw[2 + k]
-            spots.append(((side * 22, 10 * draw[4 + k] - 8, 3.0), (r, r * 1.5, r + 1)))
-    if head.falx_calcified:
-        r = 1.0 + 1.2 * draw[6]
-        spots.append(((0.0, -45.0, 25 + 20 * draw[7]), (r, r * 3, r * 2)))
-    for centre, radii in spots:
-        value = float(rng.uniform(*CALCIUM_HU))
-        region = region_about(grid, centre, max(radii) + 10)
-        if not is_empty(region):
-            blend_in(hu[region], soft(ellipsoid(at.at(region), centre, radii), grid.soft_mm), value)
