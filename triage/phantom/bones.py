@@ -22,6 +22,9 @@ from triage.records import FloatArray
 LEAST_AIR = 0.1
 """Smaller air spaces are left out."""
 
+LEAST_FRONTAL = 0.3
+"""Some frontal sinuses never grew."""
+
 
 def paint_scalp_and_vault(hu: FloatArray, head: Head, grid: Grid, s: Surface) -> None:
     """Skin, fat, muscle and the three layers of the vault, in place.
@@ -111,16 +114,19 @@ def paint_base_and_face(hu: FloatArray, head: Head, grid: Grid, s: Surface, rng:
     base = _Base(hu, grid, s.bent, head.bone_hu, (sideways, head.radii_mm[1] / 84, sideways))
     for side in (-1.0, 1.0):
         _side_bones(base, side)
-        _orbit(base, side)
+        _petrous(base, side, head.petrous)
+        if head.orbits:
+            _orbit(base, side)
     sinus, forehead, *mastoids = (float(v) * head.air for v in rng.uniform(0.4, 1.1, 4))
     _nose(base, rng)
+    middle, front, *beside = rng.spawn(4)  # each space has its own stream: none moves another
     if sinus > LEAST_AIR:
-        _sinuses(base, sinus, rng)
-    if forehead > LEAST_AIR:
-        _frontal_sinus(hu, grid, s, forehead)
-    for side, air in zip((-1.0, 1.0), mastoids, strict=True):
+        _sinuses(base, sinus, middle)
+    if forehead > LEAST_FRONTAL:
+        _frontal_sinus(hu, grid, s, forehead, front)
+    for side, air, own in zip((-1.0, 1.0), mastoids, beside, strict=True):
         if air > LEAST_AIR:
-            _mastoid(base, side, air, rng)
+            _mastoid(base, side, air, own)
 
 
 def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator) -> None:
@@ -138,12 +144,8 @@ def _soft_parts(hu: FloatArray, grid: Grid, s: Surface, rng: np.random.Generator
 
 
 def _side_bones(base: _Base, side: float) -> None:
-    """One side: petrous and mastoid bone and what is hollow in them, sphenoid wing, cheek, jaw, first vertebra."""
+    """One side: mastoid bone, ear canal, sphenoid wing, cheek, jaw, first vertebra."""
     bone = base.bone_hu
-    dense = bone * 1.15
-    for start, end, radii in PETROUS:
-        a, b = ((side * p[0], p[1], p[2]) for p in (start, end))
-        base.rod(a, b, radii, dense)
     base.egg((side * 62, 32, -52), (9, 13, 17), bone * 0.9)  # mastoid process
     base.egg((side * 62, 12, -50), (10, 2.2, 2.2), -850.0)  # ear canal
     base.rod((side * 14, -27, -30), (side * 50, -38, -30), (2.2, 2.6), bone)  # sphenoid wing
@@ -153,6 +155,15 @@ def _side_bones(base: _Base, side: float) -> None:
     base.rod((side * 54, 2, -52), (side * 49, -6, -90), (6.0, 5.5), bone)  # jaw
     base.rod((side * 19, 12, -66), (side * 22, 16, -90), (8.0, 9.0), bone * 0.8)  # condyle, atlas
     base.rod((side * 12, -22, -56), (side * 13, -22, -90), (2.0, 2.0), bone)  # pterygoid
+
+
+def _petrous(base: _Base, side: float, wide: float) -> None:
+    """One petrous pyramid and what is hollow in it; nothing where its size is 0."""
+    if not wide:
+        return
+    for start, end, radii in PETROUS:
+        a, b = ((side * p[0], p[1], p[2]) for p in (start, end))
+        base.rod(a, b, (radii[0] * wide, radii[1] * wide), base.bone_hu * 1.15)
     base.egg((side * 15, 6, -35), (1.3, 1.3, 3.0), 40.0)  # carotid canal
     base.egg((side * 25, 9, -36), (4.0, 1.6, 1.8), 15.0)  # inner ear canal
     base.egg((side * 41, 16, -37), (2.6, 2.4, 3.0), -500.0)  # middle ear
@@ -205,16 +216,24 @@ def _sinuses(base: _Base, wide: float, rng: np.random.Generator) -> None:
         base.egg((side * 6, -17, -42), (5.5 * wide, 9.5 * wide, 8.5 * wide), value)
 
 
-def _frontal_sinus(hu: FloatArray, grid: Grid, s: Surface, wide: float) -> None:
-    """Air between the tables of the forehead, in place."""
+def _frontal_sinus(hu: FloatArray, grid: Grid, s: Surface, wide: float, rng: np.random.Generator) -> None:
+    """Air between the tables of the forehead, in place: two unequal halves, scalloped, with a thin bent septum."""
+    sizes, lean, bow = rng.uniform(0.6, 1.4, 2), float(rng.uniform(-5, 5)), float(rng.uniform(-0.2, 0.2))
+    scallops = float(rng.uniform(6, 10))
     region = region_around(grid, (-40, -150, -40), (40, -40, 16))
     if is_empty(region):
         return
     at, layer = s.at.at(region), s.vault[region] + np.float32(0.52) * s.bone[region]
-    half = np.float32(0.28) * s.bone[region] + np.float32(0.6)
-    front = np.abs(at.x) - np.float32(1)  # a septum in the midline
-    across = 1 - np.sqrt((at.x / (24 * wide)) ** 2 + ((at.z + 14) / (18 * wide)) ** 2)
-    inside = np.minimum.reduce([half - np.abs(layer), front, across * 12, -50 - at.y])
+    waves = noise(rng, at.x.shape, grid.step_mm, scallops)
+    x = at.x - np.float32(lean) - np.float32(bow) * (at.z + 20)
+    size = np.where(x > 0, np.float32(sizes[0] * wide), np.float32(sizes[1] * wide))
+    across = 1 - np.sqrt((x / (24 * size)) ** 2 + ((at.z + 13) / (20 * size)) ** 2)
+    across = across * 12 + np.float32(2.2) * waves
+    half = (np.float32(0.28) * s.bone[region] + np.float32(0.6)) * np.clip(across * np.float32(0.3) + 0.25, 0, 1)
+    half *= 1 + np.float32(0.22) * np.clip(waves, -1.5, 1.5)
+    front = np.abs(x) - np.float32(0.6)
+    walled = at.z + 43 + at.y * np.float32(0.35)  # lower down there is no bone round it
+    inside = np.minimum.reduce([half - np.abs(layer), front, across, walled, -50 - at.y])
     blend_in(hu[region], soft(inside, grid.soft_mm), -900.0)
 
 
