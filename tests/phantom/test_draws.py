@@ -79,6 +79,7 @@ def test_a_thing_moves_no_other(switch: str) -> None:
         shares.append(float(changed.mean()))
         if switch in AIRY:
             assert np.percentile(off.hu[np.abs(on.hu.astype(int) - off.hu) > 40], 90) < 0
+            assert changed[(off.hu > 10) & (off.hu < 45)].mean() < 0.002  # of brain, not one streak
     assert 0 < max(shares) < most
 
 
@@ -93,7 +94,7 @@ def test_a_kind_of_bleed_moves_nothing_outside_the_skull(switch: str) -> None:
         off, on = study(seed, subtypes, **also, **{switch: 0.0}), study(seed, subtypes, **also, **{switch: 1.0})
         assert drawn(off) == drawn(on)
         changed = off.hu != on.hu
-        assert not (changed & (off.hu < -700)).any()
+        assert np.abs(on.hu.astype(int) - off.hu)[off.hu < -700].max() <= 2  # thick slices show brain in air cells
         differ += bool(changed.any())
         if differ == 2:
             return

@@ -1,11 +1,14 @@
-"""A scanner pads what lies outside a round field, or nothing."""
+"""A scanner pads what lies outside a round field, or nothing; its slices cut the floor of the skull flat."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from triage.phantom import USUAL, PhantomSpec, generate
+from triage.phantom.grids import Grid, coordinates
+from triage.phantom.profile import draw_head
 from triage.phantom.scanner import pad_corners
+from triage.phantom.skull import surface
 from triage.records import HU_MIN, SUBTYPES
 
 
@@ -52,3 +55,17 @@ def test_studies_are_padded_and_nothing_padded_is_a_bleed() -> None:
         assert np.array_equal(circle.hu[:, ~padding], square.hu[:, ~padding])
         for label in SUBTYPES:
             assert np.array_equal(circle.masks[label], square.masks[label] & ~padding)
+
+
+def test_slices_cut_orbital_roofs_flat_and_walls_not() -> None:
+    head = draw_head(rng(1), replace(USUAL, bend_mm=(0.1, 0.1)))
+    matrix = np.array([[0, 0, 2.0], [0, 2.0, 0], [3.0, 0, 0]])
+    grid = Grid((40, 110, 90), (3.0, 2.0, 2.0), 3.0, matrix, np.zeros(3))
+    s = surface(head, grid, coordinates(grid), rng(1))
+    edge = np.abs(s.depth) < 2
+    x, y, z = np.abs(s.at.x), s.at.y, s.at.z
+    roof = edge & (x > 15) & (x < 38) & (y > -62) & (y < -35) & (z < -12)
+    wall = edge & (z > -8) & (z < 15)
+    assert roof.sum() > 50
+    assert np.median(s.rise[roof]) > 0.5
+    assert np.percentile(s.rise[wall], 90) < 0.3

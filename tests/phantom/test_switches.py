@@ -127,12 +127,24 @@ def test_offset_and_scale_of_a_scanner_move_every_density() -> None:
 
 
 def test_cupping_and_streaks_can_be_turned_off(plain: FloatArray) -> None:
-    cup = hu(replace(PLAIN, cupping_hu=(8, 8))) - plain
-    assert 4 < cup[20].max() <= 9  # beside bone
+    cup = hu(replace(PLAIN, cupping_hu=(4, 4))) - plain
+    assert 2 < cup[20].max() <= 11  # beside bone
     assert np.abs(cup[20, 46:50, 46:50]).max() <= 2  # in the middle
     streaks = hu(replace(PLAIN, streak_hu=(20, 20))) - plain
     assert streaks[:13].min() < -5
     assert np.abs(streaks[20:]).max() <= 1
+
+
+def test_the_band_inside_the_skull_is_brighter_under_thick_bone_and_at_the_vertex() -> None:
+    def band(skull_mm: float) -> FloatArray:
+        heads = [replace(PLAIN, skull_mm=(skull_mm, skull_mm), cupping_hu=(c, c)) for c in (0.0, 6.0)]
+        without, with_it = (hu(head) for head in heads)
+        return np.asarray(with_it - without).max(axis=(1, 2))
+
+    thin, thick = band(4.0), band(8.0)
+    assert thick[12:15].min() > 1.4 * thin[12:15].max()
+    assert 8 < thick[12:15].max() < 14
+    assert thick[21:24].min() > 1.4 * thick[12:15].max()
 
 
 def test_kernels_from_soft_to_sharp(plain: FloatArray) -> None:

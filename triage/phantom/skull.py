@@ -39,6 +39,10 @@ AROUND_MM = 10.0
 """How far beyond the skin a head's region reaches; longer hair, ears and tubes go on in the whole grid."""
 BESIDE_MM = 6.0
 """How far beyond the inner table the cavity's region reaches."""
+FLOOR_RISE = 0.75
+"""Share of the normal along z of the floor of the skull: slices cut orbital roofs flat, which then look like blood."""
+FLAT_MM = 9.0
+"""How far from the floor that counts, and how far below the vault the floor must lie to be what counts."""
 COARSE = 4
 """A head's region is looked for in every fourth row and column."""
 NOSE: tuple[Point, Point] = ((0, -80, -36), (0, -88, -64))
@@ -71,7 +75,7 @@ class Surface:
     vault: FloatArray
     """Below the inner table of the vault, prolonged downwards through face and neck."""
     rise: FloatArray
-    """Share of the surface normal along z, for partial volume at the vertex."""
+    """Share of the surface normal along z, for partial volume at the vertex and on the floor of the skull."""
     radial: FloatArray
     """1 on the inner table of the vault, 0 in the middle."""
     tentorium: FloatArray
@@ -296,6 +300,10 @@ def _shape_base(head: Head, s: Surface) -> None:
     at, bent = s.at, s.bent
     above = (at.z - _floor(head, bent)) * np.float32(0.8)
     above += 3 * np.clip(at.z - BASE_MM, 0, None)  # in the middle of the brain the vault is what counts
+    flat = smooth_step((s.depth - above) * np.float32(1 / FLAT_MM)) * np.clip(
+        1 - np.abs(above) * np.float32(1 / FLAT_MM), 0, 1
+    )
+    np.maximum(s.rise, np.float32(FLOOR_RISE) * flat, out=s.rise)
     cavity = np.maximum(smooth_least(s.depth, above, 9.0), _canal(at))
     scale = head.radii_mm[0] / 67
     mirrored = Coordinates(np.abs(bent.x), bent.y, bent.z)
