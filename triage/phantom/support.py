@@ -133,16 +133,18 @@ def _fold(hu: FloatArray, at: tuple[FloatArray, FloatArray], shell: _Shell,
 
 def _shell(hu: FloatArray, at: tuple[FloatArray, FloatArray], shell: _Shell, pixel_mm: float) -> None:
     """Wall or walls and foam in one slice, in place."""
-    w, u = at[0][:, None], at[1][None, :]
-    scale = np.float32(shell.wide * shell.curve)
-    sideways = (u * np.float32(1 / shell.wide)) ** 2
-    across = np.sqrt(sideways + (np.clip(w - shell.start, 0, None) * np.float32(1 / (shell.back - shell.start))) ** 2)
-    across -= np.float32(1)
-    across *= scale  # mm outside the first wall
-    high = w > shell.start - 20
     reach = shell.half + pixel_mm
-    inner = max(reach, shell.foam_mm)
-    where = np.nonzero((across > -inner) & (across < reach + shell.gap_mm) & high)
+    low = shell.back + (reach + shell.gap_mm) * (shell.back - shell.start) / (shell.wide * shell.curve)
+    rows = np.flatnonzero((at[0] > shell.start - 20) & (at[0] < low + 1))
+    if rows.size == 0:
+        return
+    hu = hu[rows[0] : rows[-1] + 1]
+    w, u = at[0][rows][:, None], at[1][None, :]
+    across = np.clip(w - shell.start, 0, None) * np.float32(1 / (shell.back - shell.start))
+    across = np.sqrt((u * np.float32(1 / shell.wide)) ** 2 + across * across)
+    across -= np.float32(1)
+    across *= np.float32(shell.wide * shell.curve)  # mm outside the first wall
+    where = np.nonzero((across > -max(reach, shell.foam_mm)) & (across < reach + shell.gap_mm))
     away, before = across[where], hu[where]
     wall = np.abs(away)
     if shell.gap_mm:
