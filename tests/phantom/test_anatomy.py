@@ -67,6 +67,19 @@ def test_falx_and_sinus_are_brighter_than_brain(study: PhantomStudy) -> None:
     assert np.median(at(study, (-1, 60, 30), (1, 64, 40)).max(axis=2)) > brain + 3
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_young_have_fluid_round_the_brain_stem_too(seed: int) -> None:
+    young = replace(STILL_HEAD, age=(20, 20), csf_hu=(6, 6), streak_hu=(0, 0), white_hu=(30, 30))
+    spec = PhantomSpec(size_px=192, n_slices=40, spacing_mm=4, subtypes=(), fov_mm=230, profile=young, tilt_deg=0)
+    made = generate(seed, spec)
+    above_sella = at(made, (-7, -14, -20), (7, 2, -16))
+    assert (above_sella < 20).mean() > 0.2
+    behind_clivus = at(made, (-5, -4, -36), (5, 12, -32)).min(axis=1)
+    assert np.median(behind_clivus) < 21
+    beside = [at(made, (low, 8, -16), (low + 7, 22, -10)).min(axis=2) for low in (-20, 13)]
+    assert all(np.median(least) < 24 for least in beside)  # a line on either side of the midbrain
+
+
 def test_age_widens_fluid_spaces() -> None:
     def fluid(age: float) -> float:
         profile = replace(STILL_HEAD, age=(age, age + 1))

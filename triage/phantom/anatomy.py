@@ -12,6 +12,7 @@ from triage.phantom.grids import (
     Region,
     coordinates,
     held,
+    is_empty,
     region_around,
     region_in,
     rod_region,
@@ -154,6 +155,31 @@ def _cisterns(head: Head, piece: "_Piece", csf: FloatArray) -> None:
         out = soft_slab(way, half, grid.soft_mm) * soft(x - 40, 3) * soft(14 - np.abs(here.z), 3)
         share = np.maximum(share, np.maximum(cleft, out))
     csf[region] = np.maximum(csf[region], share)
+    _basal(head, piece, csf)
+
+
+def _basal(head: Head, piece: "_Piece", csf: FloatArray) -> None:
+    """Fluid that every age has round the brain stem, in place: above the sella, round the midbrain, before the pons."""
+    grid, a = piece.grid, head.atrophy
+    region = region_around(grid, (-30, -32, -70), (30, 44, 6))
+    if is_empty(region):
+        return
+    at, uneven = piece.at.at(region), piece.uneven[region]
+    y, z = at.y + 6, (at.z + 18) * np.float32(1 / (6.5 + 2 * a))
+    r2 = at.x * at.x + y * y + np.float32(0.01)
+    c = y / -np.sqrt(r2)  # cosine of the angle from straight ahead; five points, one of them there
+    c2 = c * c
+    wide = (8.5 + 2.5 * a) * (1 + np.float32(0.3) * c * ((16 * c2 - 20) * c2 + 5)) + uneven
+    star = (1 - np.sqrt(r2 / (wide * wide) + z * z)) * np.float32(7)
+    round_stem = np.sqrt((at.x / 17) ** 2 + ((at.y - 13) / 14) ** 2) + np.float32(0.07) * uneven
+    half = (0.7 + 0.9 * a) * np.clip(0.9 + np.float32(0.55) * piece.leaves[region], 0.2, 1.8)
+    sheet = soft_slab(np.abs(round_stem - 1) * np.float32(15), half, grid.soft_mm)
+    sheet *= soft(7 - np.abs(at.z + 10 + np.float32(0.25) * np.abs(at.x)), 4) * soft(at.y - 4, 5)
+    film = np.float32(7 + 3 * a) + uneven - piece.s.depth[region]  # on the clivus, whose depths are too large by half
+    film = soft(film * np.float32(0.6), grid.soft_mm)
+    film *= soft(15 - np.abs(at.x), 4) * soft(16 - at.y, 4) * soft(-22 - at.z, 4)
+    share = soft(star, grid.soft_mm)
+    csf[region] = np.maximum.reduce([csf[region], share, sheet, film])
 
 
 def _cortex(
