@@ -10,6 +10,8 @@ from scipy import ndimage
 from triage.phantom import USUAL, PhantomSpec, Profile, generate
 from triage.phantom.grids import Grid
 from triage.phantom.motion import moved
+from triage.phantom.profile import Scanner, draw_scanner
+from triage.phantom.scanner import blur
 from triage.records import SUBTYPES, FloatArray
 
 GRID = Grid((12, 64, 64), (5.0, 2.0, 2.0), 5.0, np.eye(3), np.zeros(3))
@@ -20,6 +22,10 @@ def rng(seed: int = 1) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
+def scanner(motion_mm: float) -> Scanner:
+    return replace(draw_scanner(rng(), USUAL), motion_mm=motion_mm)
+
+
 def disc() -> FloatArray:
     y, x = np.mgrid[-31.5:32, -31.5:32]
     image = np.where(x * x + y * y < 400, 40, -1000).astype(np.float32)
@@ -28,12 +34,12 @@ def disc() -> FloatArray:
 
 def test_no_motion_is_the_same_array() -> None:
     still = disc()
-    assert moved(still, NOTHING, GRID, 0.0, rng()) is still
+    assert moved(still, NOTHING, GRID, scanner(0.0), rng()) is still
 
 
 def test_some_slices_move_in_one_block_and_show_twice() -> None:
     still = disc()
-    out = moved(still, NOTHING, GRID, 5.0, rng())
+    out = moved(still, NOTHING, GRID, scanner(5.0), rng())
     touched = np.flatnonzero((out != still).any(axis=(1, 2)))
     assert 1 <= touched.size < 12
     assert np.array_equal(touched, np.arange(touched[0], touched[-1] + 1))
@@ -45,15 +51,18 @@ def test_some_slices_move_in_one_block_and_show_twice() -> None:
 
 @pytest.mark.parametrize("n_slices", [1, 2])
 def test_short_stacks_can_move(n_slices: int) -> None:
-    assert moved(disc()[:n_slices], NOTHING, GRID, 3.0, rng()).shape == (n_slices, 64, 64)
+    assert moved(disc()[:n_slices], NOTHING, GRID, scanner(3.0), rng()).shape == (n_slices, 64, 64)
 
 
 def test_what_lies_still_stays_sharp_beside_a_head_that_moves() -> None:
     rest = NOTHING.copy()
     rest[:, 58:60, 8:56] = 1200
-    out = moved(disc() + rest, rest, GRID, 5.0, rng())
-    assert (out != disc() + rest).any()
-    assert np.array_equal(out[:, 57:61], (disc() + rest)[:, 57:61])
+    rest[4] = 0
+    for seed in range(6):
+        before = disc() + blur(rest, GRID, scanner(5.0))
+        out = moved(before, rest, GRID, scanner(5.0), rng(seed))
+        assert (out != before).any()
+        assert np.abs(out - before)[:, 56:62].max() < 1e-3
 
 
 def test_a_headrest_stays_where_it_is_and_the_head_moves_from_edge_to_edge() -> None:

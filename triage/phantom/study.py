@@ -173,13 +173,13 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     bare = whole.copy() if scanner.motion_mm else whole
     if scanner.headrest:
         paint_headrest(whole, grid, head, drift, rng["headrest"])
-    still = blur(whole - bare, grid, scanner) if scanner.motion_mm else whole
+    rest = np.subtract(whole, bare, out=bare) if scanner.motion_mm else whole
     whole = blur(whole, grid, scanner)
     hu = whole[around]
     harden(hu[cavity], site.grid, site.surface, scanner, rng["scan"])
     streaks(hu, near, metal, rng["marks"])
     means = match_density(hu[cavity], site, scanner, shapes)
-    whole = moved(whole, still, grid, scanner.motion_mm, rng["motion"])
+    whole = moved(whole, rest, grid, scanner, rng["motion"])
     told, where = list(zip(shapes, means, strict=True)), region_in(around, cavity)
     built = _Built(head, scanner, (marks, illness), stack, whole, told, where)
     return _finish(seed, spec, built, rng)
