@@ -12,6 +12,7 @@ from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import Brain
 from triage.phantom.bleeding import draw_plans, paint_blood
 from triage.phantom.clots import Patch, texture
+from triage.phantom.extraaxial import subdural
 from triage.phantom.grids import Grid, coordinates
 from triage.phantom.lesions import Plan, Shape
 from triage.phantom.parenchyma import intraparenchymal
@@ -181,7 +182,7 @@ def test_lumps_have_the_wanted_volume(site: Site) -> None:
 
 @pytest.mark.parametrize("variant", [name for name, _ in bleeds.VARIANTS["subarachnoid"]])
 def test_subarachnoid_blood_lies_in_fluid(site: Site, brain: Brain, variant: str) -> None:
-    share = subarachnoid(site.grid, brain, Plan("subarachnoid", variant, 3.0, 45.0, 1.0), rng(3))
+    share = subarachnoid(site, brain, brain.inside, Plan("subarachnoid", variant, 3.0, 45.0, 1.0), rng(3))
     assert share.max() > 0.5
     assert (brain.csf[share > 0] > 0).all()
     if variant == "interhemispheric":
@@ -191,14 +192,14 @@ def test_subarachnoid_blood_lies_in_fluid(site: Site, brain: Brain, variant: str
 @pytest.mark.parametrize(("variant", "middle"), [("third", (0, 2, -2)), ("fourth", (0, 34, -36))])
 def test_blood_in_the_inner_ventricles(site: Site, brain: Brain, variant: str, middle: tuple[int, int, int]) -> None:
     plan = Plan("intraventricular", variant, 1.0, 45.0, 1.0)
-    share = intraventricular(site.grid, brain, site.surface, plan, rng(3)) > 0.5
+    share = intraventricular(site, brain, brain.inside, plan, rng(3)) > 0.5
     where = [float(a[share].mean()) for a in (brain.at.x, brain.at.y, brain.at.z)]
     assert np.abs(np.subtract(where, middle)).max() < 8
 
 
 def test_a_film_is_thin(site: Site) -> None:
     found = [
-        bleeds.subdural(site.head, site.grid, site.surface, Plan("subdural", "film", 30.0, 55.0, 1.0), rng(seed))
+        subdural(site.head, site.grid, site.surface, Plan("subdural", "film", 30.0, 55.0, 1.0), rng(seed))
         for seed in range(3)
     ]
     for distance in found:
@@ -208,7 +209,7 @@ def test_a_film_is_thin(site: Site) -> None:
 
 
 def test_sulci_beside_an_extra_axial_bleed_are_effaced(site: Site, brain: Brain) -> None:
-    distance = bleeds.subdural(
+    distance = subdural(
         site.head, site.grid, site.surface, Plan("subdural", "convexity", 60.0, 35.0, 1.0, "isodense"), rng(2)
     )
     share = (distance > 0).astype(np.float32) * brain.inside

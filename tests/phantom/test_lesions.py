@@ -12,6 +12,7 @@ from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import STILL, Deformation, deformed
 from triage.phantom.bleeding import draw_plans
 from triage.phantom.density import LARGE_HU
+from triage.phantom.extraaxial import CORONAL, epidural, subdural
 from triage.phantom.grids import Coordinates, Grid, coordinates
 from triage.phantom.lesions import Plan
 from triage.phantom.parenchyma import intraparenchymal
@@ -55,18 +56,18 @@ def inside(distance: FloatArray, site: tuple[Head, Grid, Surface]) -> Coordinate
 @pytest.mark.parametrize("side", [-1.0, 1.0])
 def test_subdural_never_crosses_the_midline(site: tuple[Head, Grid, Surface], variant: str, side: float) -> None:
     for seed in range(3):
-        where = inside(bleeds.subdural(*site, plan("subdural", variant, side), rng(seed)), site)
+        where = inside(subdural(*site, plan("subdural", variant, side), rng(seed)), site)
         assert (where.x * side > 0).all()
 
 
 def test_subdural_crosses_the_coronal_suture_and_epidural_does_not(site: tuple[Head, Grid, Surface]) -> None:
-    coronal = bleeds.CORONAL * site[0].radii_mm[1]
-    crescent = inside(bleeds.subdural(*site, plan("subdural", "convexity", volume_ml=60), rng(3)), site)
+    coronal = CORONAL * site[0].radii_mm[1]
+    crescent = inside(subdural(*site, plan("subdural", "convexity", volume_ml=60), rng(3)), site)
     assert (crescent.y < coronal).any()
     assert (crescent.y > coronal).any()
     for seed in range(4):
-        assert (inside(bleeds.epidural(*site, plan("epidural", "frontal"), rng(seed)), site).y < coronal).all()
-        assert (inside(bleeds.epidural(*site, plan("epidural", "parietal"), rng(seed)), site).y > coronal).all()
+        assert (inside(epidural(*site, plan("epidural", "frontal"), rng(seed)), site).y < coronal).all()
+        assert (inside(epidural(*site, plan("epidural", "parietal"), rng(seed)), site).y > coronal).all()
 
 
 def test_epidural_is_rounder_than_subdural(site: tuple[Head, Grid, Surface]) -> None:
@@ -79,8 +80,8 @@ def test_epidural_is_rounder_than_subdural(site: tuple[Head, Grid, Surface]) -> 
         chord2 = max(((points - p) ** 2).sum(axis=1).max() for p in points)
         return float(chord2 / (mask[k].sum() * 1.8**2))
 
-    lens = np.median([slenderness(bleeds.epidural(*site, plan("epidural", "temporal"), rng(s))) for s in range(5)])
-    crescent = np.median([slenderness(bleeds.subdural(*site, plan("subdural", "convexity"), rng(s))) for s in range(5)])
+    lens = np.median([slenderness(epidural(*site, plan("epidural", "temporal"), rng(s))) for s in range(5)])
+    crescent = np.median([slenderness(subdural(*site, plan("subdural", "convexity"), rng(s))) for s in range(5)])
     assert lens < 8 < crescent
 
 

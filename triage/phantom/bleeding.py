@@ -1,6 +1,6 @@
 """Bleeds in one head: places their shapes, keeps them apart, paints blood and oedema, matches the density drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +9,10 @@ from scipy import ndimage
 from triage.phantom import lesions as bleeds
 from triage.phantom.anatomy import Brain, Deformation
 from triage.phantom.clots import Patch, texture
+from triage.phantom.extraaxial import outside_brain
 from triage.phantom.fields import blend_in, soft
 from triage.phantom.grids import BoolArray, Region
-from triage.phantom.lesions import Plan, Shape
+from triage.phantom.lesions import Plan, Shape, clear_of_bone
 from triage.phantom.parenchyma import CONTUSIONS, intraparenchymal
 from triage.phantom.profile import Scanner
 from triage.phantom.scanner import blur
@@ -54,6 +55,17 @@ DEEP_ML = 3.0
 
 CORE_HU = 85.0
 """Blood is hardly anywhere denser, so a small bleed's mean may stay below what was drawn."""
+
+SEEN_HU = 8.0
+"""Fresh blood is so much denser than what lies round it: what no reader could see has no label."""
+
+GLARE_MM = 4.0
+"""Thick slices that cut the skull at a slant may shine so far into the cavity beyond its blurred edge."""
+
+BESIDE_MM = 5.0
+"""What lies within this of a bleed lies round it, where BESIDE_SHARE of it is not that or another bleed."""
+
+BESIDE_SHARE = 0.05
 
 EFFACED_MM = 14.0
 """How far from an extra-axial bleed sulci are pressed shut."""
@@ -154,7 +166,7 @@ def solid(site: Site, plans: list[Plan], rng: np.random.Generator) -> tuple[list
     """
     shapes, changes, own = [], [], _streams(rng)
     for plan in plans:
-        make = intraparenchymal if plan.label == bleeds.INTRAPARENCHYMAL else bleeds.outside_brain
+        make = intraparenchymal if plan.label == bleeds.INTRAPARENCHYMAL else outside_brain
         distance, change = make(site.head, site.grid, site.surface, plan, own(plan))
         edge = 0.0
         if plan.label == bleeds.INTRAPARENCHYMAL:
@@ -164,7 +176,9 @@ def solid(site: Site, plans: list[Plan], rng: np.random.Generator) -> tuple[list
     return shapes, changes
 
 
-def fluid(site: Site, plans: list[Plan], brain: Brain, rng: np.random.Generator) -> list[Shape]:
+def fluid(
+    site: Site, plans: list[Plan], brain: Brain, rng: np.random.Generator, taken: Sequence[Shape] = ()
+) -> list[Shape]:
     """Bleeds that mix with fluid: intraventricular, subarachnoid.
 
     Args:
@@ -172,18 +186,26 @@ def fluid(site: Site, plans: list[Plan], brain: Brain, rng: np.random.Generator)
         plans: Of those kinds.
         brain: Tissue shares.
         rng: Source of chance.
+        taken: Other bleeds, which keep their voxels.
 
     Returns:
         Their shapes.
     """
-    shapes, own = [], _streams(rng)
+    shapes, own, room = [], _streams(rng), _free(brain)
+    for shape in taken:
+        room *= 1 - shape.share
     for plan in plans:
-        if plan.label == bleeds.SUBARACHNOID:
-            share = subarachnoid(site.grid, brain, plan, own(plan))
-        else:
-            share = intraventricular(site.grid, brain, site.surface, plan, own(plan))
+        make = subarachnoid if plan.label == bleeds.SUBARACHNOID else intraventricular
+        share = make(site, brain, room, plan, own(plan))
+        room -= room * share
         shapes.append(Shape(plan, share))
     return shapes
+
+
+def _free(brain: Brain) -> FloatArray:
+    """How much of each voxel blood may fill: what lies in the cavity and is not dura."""
+    free: FloatArray = brain.inside * (1 - np.clip(brain.dura * np.float32(0.8), 0, 1))
+    return free
 
 
 def exclusive(shapes: list[Shape], brain: Brain) -> list[Shape]:
@@ -197,7 +219,7 @@ def exclusive(shapes: list[Shape], brain: Brain) -> list[Shape]:
         As many shapes, those outside the brain first.
     """
     order = (bleeds.EPIDURAL, bleeds.SUBDURAL, bleeds.INTRAVENTRICULAR, bleeds.INTRAPARENCHYMAL, bleeds.SUBARACHNOID)
-    free = brain.inside * (1 - np.clip(brain.dura * np.float32(0.8), 0, 1))
+    free = _free(brain)
     kept = []
     for shape in sorted(shapes, key=lambda one: order.index(one.plan.label)):
         share = shape.share * free
@@ -275,7 +297,9 @@ def _oedema(hu: FloatArray, site: Site, shape: Shape, brain: Brain, rng: np.rand
 def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Shape]) -> list[float]:
     """Shift each bleed so that its measured mean is what was drawn, partial volume or not, in place.
 
-    Voxels that the skull or metal shines into are left out of the mean, as a reader would leave them out of a region.
+    Voxels that the skull or metal shines into are left out of the mean, as a reader would leave them out of a region;
+    of what lies beside bone the deeper half counts at least.
+    What is not old is made SEEN_HU denser than what lies round it at least.
 
     Args:
         hu: (n, rows, columns), blurred.
@@ -286,23 +310,42 @@ def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Sha
     Returns:
         Mean HU of each bleed; NaN where nothing of it is clear of bone.
     """
-    means = []
-    bone_mm = np.float32(0.5 * site.grid.soft_mm + 1.5 * scanner.blur_mm)
+    means: list[float] = []
+    if not shapes:
+        return means
+    clear = clear_of_bone(site.grid, site.surface) - np.float32(1.5 * scanner.blur_mm - 0.5)
     for shape in shapes:
-        box = _block(shape.share > 0, site, 4 * scanner.blur_mm + 2)
-        mask = (shape.share[box] > 0.5) & (site.surface.depth[box] > bone_mm) if box else np.zeros(0, np.bool_)
-        if box is not None:
-            mask &= hu[box] < DENSE_HU
+        box = _block(shape.share > 0, site, 4 * scanner.blur_mm + BESIDE_MM)
+        countable = (clear[box] > 0) & (hu[box] < DENSE_HU) if box else np.zeros(0, np.bool_)
+        mask = (shape.share[box] > 0.5) & countable if box else countable
         if box is None or not mask.any():
             means.append(float("nan"))
             continue
+        if shape.plan.label in (bleeds.EPIDURAL, bleeds.SUBDURAL):
+            mask &= clear[box] >= min(float(np.median(clear[box][mask])), GLARE_MM)
         spread = blur(shape.share[box], site.grid, scanner)
         own = float(spread[mask].mean(dtype=np.float64))
         values = hu[box][mask]
         before = float(values.mean(dtype=np.float64))
+        wanted = shape.plan.mean_hu
+        if shape.plan.stage not in bleeds.OLD_HU:
+            countable &= spread < BESIDE_SHARE
+            for other in shapes:
+                countable &= other.share[box] < BESIDE_SHARE
+            wanted = max(wanted, _beside(hu[box], mask, countable, site.grid.step_mm[2]) + SEEN_HU)
         top = int(0.9 * values.size)
         room = max(CORE_HU - float(np.partition(values, top)[top]), 0.0)
-        change = float(np.clip((shape.plan.mean_hu - before) / max(own, 0.4), -25, min(25.0, room)))
+        change = float(np.clip((wanted - before) / max(own, 0.4), -25, min(25.0, room)))
         hu[box] += np.float32(change) * spread
         means.append(before + change * own)
     return means
+
+
+def _beside(hu: FloatArray, mask: BoolArray, countable: BoolArray, step_mm: float) -> float:
+    """Mean HU of the countable voxels within BESIDE_MM of a bleed in its slices; 0 where there are none."""
+    width = 2 * max(round(BESIDE_MM / step_mm), 1) + 1
+    near = mask
+    for axis in (1, 2):
+        near = ndimage.maximum_filter1d(near, width, axis=axis)
+    values = hu[near & countable]
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0
