@@ -59,6 +59,9 @@ CORE_HU = 85.0
 SEEN_HU = 8.0
 """Fresh blood is so much denser than what lies round it: what no reader could see has no label."""
 
+TISSUE_HU = 48.0
+"""What is denser than this before a bleed is painted holds bone or calcium."""
+
 GLARE_MM = 4.0
 """Thick slices that cut the skull at a slant may shine so far into the cavity beyond its blurred edge."""
 
@@ -66,6 +69,9 @@ BESIDE_MM = 5.0
 """What lies within this of a bleed lies round it, where BESIDE_SHARE of it is not that or another bleed."""
 
 BESIDE_SHARE = 0.05
+
+OEDEMA_HU = 3.0
+"""Oedema is so much darker than the tissue that it lies in, at least."""
 
 EFFACED_MM = 14.0
 """How far from an extra-axial bleed sulci are pressed shut."""
@@ -252,6 +258,7 @@ def paint_blood(hu: FloatArray, site: Site, shapes: list[Shape], brain: Brain, r
             continue
         patch = Patch(shape.share[box], downwards(site.grid, site.surface.at.at(box)), site.grid.step_mm)
         value = np.float32(shape.plan.mean_hu + 4) + texture(shape.plan, patch, own(shape.plan))
+        value += np.clip(hu[box] - np.float32(TISSUE_HU), 0, None)  # what is bone of a voxel stays
         blend_in(hu[box], patch.share, value)
 
 
@@ -291,7 +298,7 @@ def _oedema(hu: FloatArray, site: Site, shape: Shape, brain: Brain, rng: np.rand
         return
     near = ndimage.distance_transform_edt(shape.share[box] < 0.5, sampling=site.grid.step_mm).astype(np.float32)
     tissue = brain.inside[box] * (1 - brain.csf[box]) * (1 - brain.ventricle[box]) * (1 - brain.dura[box])
-    blend_in(hu[box], soft(rim_mm - near, 5.0) * tissue, value)
+    blend_in(hu[box], soft(rim_mm - near, 5.0) * tissue, np.minimum(hu[box] - OEDEMA_HU, value))
 
 
 def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Shape]) -> list[float]:

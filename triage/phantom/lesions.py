@@ -202,7 +202,7 @@ def clear_of_bone(grid: Grid, s: Surface) -> FloatArray:
     Returns:
         mm, positive where a bleed can be outlined.
     """
-    half = np.float32(0.2 * grid.thickness_mm) * s.rise
+    half = np.float32(0.32 * grid.thickness_mm) * s.rise
     half += np.float32(0.4 * grid.step_mm[2] + GLARE_MM)
     found: FloatArray = s.depth - half
     return found

@@ -166,7 +166,7 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     brain = paint_brain(hu[cavity], head, site.grid, site.surface, (rng["brain"], bleeds.together(changes)))
     paint_surgery(hu, outer, marks, rng["marks"])
     paint_illness(hu[cavity], site, brain, illness, rng["illness"])
-    shapes += fluid(site, [p for p in plans if p.label not in SOLID], brain, rng["lesion"])
+    shapes += fluid(site, [p for p in plans if p.label not in SOLID], brain, rng["lesion"], shapes)
     shapes = exclusive(shapes, brain)
     paint_blood(hu[cavity], site, shapes, brain, rng["lesion"])
     metal = paint_marks(whole, Space(outer, grid, around), marks, rng["marks"])
