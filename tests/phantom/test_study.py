@@ -36,11 +36,11 @@ def test_same_seed_same_bits_here_and_in_another_process() -> None:
 
 @pytest.mark.parametrize(
     ("name", "mean", "step"),
-    [("usual", -669.9996, 68.392), ("wide", -788.2204, 53.5242), ("shifted", -728.0235, 62.912)],
+    [("usual", -664.4080, 81.0397), ("wide", -781.6421, 62.0400), ("shifted", -722.0069, 70.6237)],
 )
 def test_a_version_keeps_its_voxels(name: str, mean: float, step: float) -> None:
     """Of a head with bleeds: mean density, and mean difference of neighbours; other platforms may round another way."""
-    assert VERSION == "2", "measure again"
+    assert VERSION == "3", "measure again"
     spec = PhantomSpec(size_px=64, n_slices=16, spacing_mm=10, p_bleed=1.0, profile=PROFILES[name])
     hu = generate(2, spec).hu.astype(float)
     assert hu.mean() == pytest.approx(mean, abs=3e-4), "other voxels need another VERSION"
