@@ -5,7 +5,7 @@ from triage.train.cache import Frame
 from triage.train.phantoms import PhantomData
 from triage.train.recipes import Recipe, overridden, recipe_named
 
-SMALL = PhantomData(range(60), Frame(64, 220.0), PhantomSpec(size_px=64, n_slices=8, p_bleed=0.95))
+SMALL = PhantomData(range(60), Frame(64, 220.0), PhantomSpec(size_px=64, n_slices=8, p_bleed=0.85))
 """Sixty small heads; most bleed, so that every part of the split has some."""
 
 SMALL_PIXELS = {

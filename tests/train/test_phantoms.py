@@ -6,7 +6,7 @@ import torch
 
 from triage.errors import DataError
 from triage.nn.preprocess import Preprocessing, framed
-from triage.phantom import PhantomSpec, generate
+from triage.phantom import VERSION, PhantomSpec, generate
 from triage.records import SUBTYPES
 from triage.train.cache import Frame, open_cache, verify
 from triage.train.phantoms import PhantomData, write_phantoms
@@ -20,7 +20,7 @@ def test_slices_labels_and_bleeds_are_those_of_the_phantom(tmp_path: Path) -> No
     verify(cache)
     study = generate(19, SPEC)  # twenty millilitres, of two subtypes
     rows = np.arange(6, 12)
-    assert set(cache.index.study[rows]) == {"phantom-2-usual-19"}
+    assert set(cache.index.study[rows]) == {f"phantom-{VERSION}-usual-19"}
     assert np.array_equal(cache.index.labels[rows], study.slice_labels())
     pixels = Preprocessing(fov_mm=220.0, resize_px=64, crop_px=64)
     served = framed(torch.from_numpy(study.hu.astype(np.float32)), pixels, study.spacing_mm)
