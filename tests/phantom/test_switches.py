@@ -139,7 +139,8 @@ def test_the_band_inside_the_skull_is_brighter_under_thick_bone_and_at_the_verte
     def band(skull_mm: float) -> FloatArray:
         heads = [replace(PLAIN, skull_mm=(skull_mm, skull_mm), cupping_hu=(c, c)) for c in (0.0, 6.0)]
         without, with_it = (hu(head) for head in heads)
-        return np.asarray(with_it - without).max(axis=(1, 2))
+        brighter: FloatArray = np.asarray(with_it - without).max(axis=(1, 2))
+        return brighter
 
     thin, thick = band(4.0), band(8.0)
     assert thick[12:15].min() > 1.4 * thin[12:15].max()
