@@ -20,7 +20,7 @@ def rng(seed: int = 1) -> np.random.Generator:
 
 
 def head(**changes: float | bool) -> Head:
-    return replace(draw_head(rng(), USUAL), **{**NOTHING, **changes})  # type: ignore[arg-type]
+    return replace(draw_head(rng(), USUAL), **{**NOTHING, **changes})  # type: ignore[arg-type]  # fields of Head, checked by use
 
 
 def grid(thickness_mm: float, height_mm: float = 0.0) -> Grid:

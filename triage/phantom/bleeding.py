@@ -62,7 +62,7 @@ SEEN_HU = 8.0
 TISSUE_HU = 48.0
 """What is denser than this before a bleed is painted holds bone or calcium."""
 
-GLARE_MM = 4.0
+SHINE_MM = 4.0
 """Thick slices that cut the skull at a slant may shine so far into the cavity beyond its blurred edge."""
 
 BESIDE_MM = 5.0
@@ -329,7 +329,7 @@ def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Sha
             means.append(float("nan"))
             continue
         if shape.plan.label in (bleeds.EPIDURAL, bleeds.SUBDURAL):
-            mask &= clear[box] >= min(float(np.median(clear[box][mask])), GLARE_MM)
+            mask &= clear[box] >= min(float(np.median(clear[box][mask])), SHINE_MM)
         spread = blur(shape.share[box], site.grid, scanner)
         own = float(spread[mask].mean(dtype=np.float64))
         values = hu[box][mask]
