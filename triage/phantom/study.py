@@ -181,7 +181,8 @@ def generate(seed: int, spec: PhantomSpec | None = None) -> PhantomStudy:
     means = match_density(hu[cavity], site, scanner, shapes)
     whole = moved(whole, rest, grid, scanner, rng["motion"])
     told, where = list(zip(shapes, means, strict=True)), region_in(around, cavity)
-    built = _Built(head, scanner, (marks, illness), stack, whole, told, where)
+    clear = bleeds.clear_of_bone(site.grid, site.surface) > 0
+    built = _Built(head, scanner, (marks, illness), stack, whole, told, where, clear)
     return _finish(seed, spec, built, rng)
 
 
@@ -199,12 +200,15 @@ class _Built:
     """Each bleed and its mean HU."""
     cavity: Region
     """Where the bleeds' arrays lie."""
+    clear: BoolArray
+    """Of the cavity: voxels that bone does not shine into; nothing else is outlined, as nothing else is planned."""
 
     def mask(self, shape: Shape) -> BoolArray:
         """Where a bleed fills more than half of a voxel, on the slices asked for."""
         size = (self.stack.n_slices, self.stack.size_px, self.stack.size_px)
         share = np.zeros(self.hu.shape, np.float32)
-        share[self.cavity] = shape.share
+        beside_bone = shape.plan.label in (bleeds.EPIDURAL, bleeds.SUBDURAL)
+        share[self.cavity] = shape.share * self.clear if beside_bone else shape.share
         return resample(share, size) > 0.5
 
 
