@@ -96,6 +96,16 @@ def test_the_card_is_filled_from_the_run(shared: tuple[Path, Card], phantom_cach
     assert [label for label in LABELS if notes and label in notes[0]] == bare
 
 
+def test_a_label_that_no_study_shows_is_told_as_not_calibrated(runs: dict[str, Path]) -> None:
+    trained = open_trained((runs["joint"],))
+    result = calibrate(trained, SHOWN)
+    points = result.operating_points | {"subdural": replace(result.operating_points["subdural"], n_positive=0)}
+    assert any(
+        note.startswith("Not calibrated, for no study of the part shows it:") and "subdural" in note
+        for note in account.notes(trained, replace(result, operating_points=points))
+    )
+
+
 def test_performance_is_that_of_the_stored_weights_on_the_test_part(
     shared: tuple[Path, Card], runs: dict[str, Path], phantom_cache: Cache
 ) -> None:
