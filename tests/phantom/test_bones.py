@@ -91,7 +91,7 @@ def test_without_mass_effect_the_midline_stays() -> None:
 
     assert abs(middle(still) - middle(well)) < 0.5
     assert abs(middle(pushed) - middle(well)) > 2
-    outside = well.hu < -500
+    outside = well.hu < -900
     assert np.array_equal(pushed.hu[outside], still.hu[outside])
 
 

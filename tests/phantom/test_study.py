@@ -36,7 +36,7 @@ def test_same_seed_same_bits_here_and_in_another_process() -> None:
 
 @pytest.mark.parametrize(
     ("name", "mean", "step"),
-    [("usual", -664.4080, 81.0397), ("wide", -781.6421, 62.0400), ("shifted", -722.0069, 70.6237)],
+    [("usual", -650.9115, 79.8086), ("wide", -744.1994, 61.8314), ("shifted", -693.9747, 69.2021)],
 )
 def test_a_version_keeps_its_voxels(name: str, mean: float, step: float) -> None:
     """Of a head with bleeds: mean density, and mean difference of neighbours; other platforms may round another way."""

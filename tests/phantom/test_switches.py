@@ -135,17 +135,18 @@ def test_cupping_and_streaks_can_be_turned_off(plain: FloatArray) -> None:
     assert np.abs(streaks[20:]).max() <= 1
 
 
-def test_the_band_inside_the_skull_is_brighter_under_thick_bone_and_at_the_vertex() -> None:
-    def band(skull_mm: float) -> FloatArray:
-        heads = [replace(PLAIN, skull_mm=(skull_mm, skull_mm), cupping_hu=(c, c)) for c in (0.0, 6.0)]
-        without, with_it = (hu(head) for head in heads)
-        brighter: FloatArray = np.asarray(with_it - without).max(axis=(1, 2))
-        return brighter
+def test_the_band_inside_the_skull_is_brighter_under_thick_bone_and_reaches_as_deep_as_asked() -> None:
+    def band(skull_mm: float, band_mm: float) -> FloatArray:
+        head = replace(PLAIN, skull_mm=(skull_mm, skull_mm), band_mm=(band_mm, band_mm))
+        without, with_it = (hu(replace(head, cupping_hu=(c, c))) for c in (0.0, 6.0))
+        return np.asarray(with_it - without)[12:24]
 
-    thin, thick = band(4.0), band(8.0)
-    assert thick[12:15].min() > 1.4 * thin[12:15].max()
-    assert 8 < thick[12:15].max() < 14
-    assert thick[21:24].min() > 1.4 * thick[12:15].max()
+    thin, thick, wide = band(4.0, 10.0), band(8.0, 10.0), band(4.0, 20.0)
+    assert thick.max() == 12  # 6 HU beside 4 mm of bone, and no more than 8 mm count
+    assert thick.mean() > 1.3 * thin.mean()
+    middle = np.s_[:, 40:56, 40:56]
+    assert wide[middle].mean() > 1.8 * thin[middle].mean() > 0
+    assert abs(wide.max() - thin.max()) <= 1
 
 
 def test_kernels_from_soft_to_sharp(plain: FloatArray) -> None:

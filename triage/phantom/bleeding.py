@@ -56,6 +56,9 @@ DEEP_ML = 3.0
 CORE_HU = 85.0
 """Blood is hardly anywhere denser, so a small bleed's mean may stay below what was drawn."""
 
+PAINTED_HU = 4.0
+"""Blood is painted so much denser than planned, since blur takes as much from most bleeds."""
+
 SEEN_HU = 8.0
 """Fresh blood is so much denser than what lies round it: what no reader could see has no label."""
 
@@ -257,7 +260,7 @@ def paint_blood(hu: FloatArray, site: Site, shapes: list[Shape], brain: Brain, r
         if box is None:
             continue
         patch = Patch(shape.share[box], downwards(site.grid, site.surface.at.at(box)), site.grid.step_mm)
-        value = np.float32(shape.plan.mean_hu + 4) + texture(shape.plan, patch, own(shape.plan))
+        value = np.float32(shape.plan.mean_hu + PAINTED_HU) + texture(shape.plan, patch, own(shape.plan))
         value += np.clip(hu[box] - np.float32(TISSUE_HU), 0, None)  # what is bone of a voxel stays
         blend_in(hu[box], patch.share, value)
 
@@ -282,7 +285,7 @@ def _efface(hu: FloatArray, site: Site, shape: Shape, brain: Brain) -> None:
     press = shape.share[box]
     for axis, step in enumerate(site.grid.step_mm):
         press = ndimage.gaussian_filter1d(press, 0.5 * EFFACED_MM / step, axis=axis, mode="nearest", truncate=2.0)
-    press = np.clip(press * np.float32(4.5), 0, 0.9) * brain.csf[box]
+    press = np.clip(press * np.float32(4.5), 0, 0.9) * brain.csf[box] * np.float32(min(site.head.mass_effect, 1.0))
     blend_in(hu[box], press * (1 - brain.dura[box]), site.head.grey_hu)
 
 
@@ -306,7 +309,7 @@ def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Sha
 
     Voxels that the skull or metal shines into are left out of the mean, as a reader would leave them out of a region;
     of what lies beside bone the deeper half counts at least.
-    What is not old is made SEEN_HU denser than what lies round it at least.
+    What is not old is made SEEN_HU denser than what lies round it, and than brain in its place, at least.
 
     Args:
         hu: (n, rows, columns), blurred.
@@ -334,15 +337,16 @@ def match_density(hu: FloatArray, site: Site, scanner: Scanner, shapes: list[Sha
         own = float(spread[mask].mean(dtype=np.float64))
         values = hu[box][mask]
         before = float(values.mean(dtype=np.float64))
-        wanted = shape.plan.mean_hu
+        wanted, least = shape.plan.mean_hu, -25.0
         if shape.plan.stage not in bleeds.OLD_HU:
             countable &= spread < BESIDE_SHARE
             for other in shapes:
                 countable &= other.share[box] < BESIDE_SHARE
             wanted = max(wanted, _beside(hu[box], mask, countable, site.grid.step_mm[2]) + SEEN_HU)
+            least = max(least, site.head.grey_hu + SEEN_HU - shape.plan.mean_hu - PAINTED_HU)
         top = int(0.9 * values.size)
         room = max(CORE_HU - float(np.partition(values, top)[top]), 0.0)
-        change = float(np.clip((wanted - before) / max(own, 0.4), -25, min(25.0, room)))
+        change = float(np.clip((wanted - before) / max(own, 0.4), least, max(min(25.0, room), least)))
         hu[box] += np.float32(change) * spread
         means.append(before + change * own)
     return means

@@ -55,7 +55,10 @@ class Profile:
     """Standard deviation of the in-plane point spread: sharp to soft kernels."""
     sharpness: Range = (0.2, 0.9)
     """Share of low frequencies taken out of the noise."""
-    cupping_hu: Range = (1.0, 6.0)
+    cupping_hu: Range = (1.0, 9.0)
+    """How much brighter brain is beside 4 mm of bone; twice under 8 mm."""
+    band_mm: Range = (9.0, 22.0)
+    """Depth below the bone where half of that is left."""
     streak_hu: Range = (3.0, 16.0)
     offset_hu: Range = (-2.5, 2.5)
     gain: Range = (0.98, 1.02)
@@ -127,7 +130,7 @@ USUAL = Profile()
 SHIFTED = Profile(
     name="shifted", age=(30, 97), size=(0.90, 1.10), aspect=(0.91, 1.09), skull_mm=(3.5, 10.0), contrast_hu=(4.0, 8.0),
     white_hu=(22.0, 32.0), turn_deg=10.0, fov_mm=(200.0, 270.0), noise_hu=(3.5, 7.5), blur_mm=(0.35, 1.1),
-    sharpness=(0.0, 1.0), cupping_hu=(0.0, 9.0), streak_hu=(6.0, 25.0), offset_hu=(-4.0, 4.0), gain=(0.96, 1.04),
+    sharpness=(0.0, 1.0), cupping_hu=(0.0, 10.0), streak_hu=(6.0, 25.0), offset_hu=(-4.0, 4.0), gain=(0.96, 1.04),
     p_infarct=0.15, bumps_mm=(1.5, 4.0), sulcus_mm=(3.6, 4.4), nod_deg=(-25.0, 25.0), p_motion=0.2,
 )  # fmt: skip
 """Anatomy and noise for tests of what a model trained on USUAL or WIDE has never seen: its gyri are wider than any of
@@ -139,8 +142,9 @@ WIDE = Profile(
     bumps_mm=(0.3, 4.0), bend_mm=(0.3, 3.5),
     sulcus_mm=(2.2, 3.5), ventricles=(0.6, 1.6), asymmetry=(-0.35, 0.35), dura_mm=(0.4, 2.2),
     arteries=(0.0, 1.3), air=(0.0, 1.25), turn_deg=15.0, nod_deg=(-25.0, 25.0), off_centre_mm=15.0,
-    fov_mm=(180.0, 300.0), noise_hu=(0.8, 7.0), blur_mm=(0.3, 1.3), sharpness=(0.0, 1.0), cupping_hu=(0.0, 9.0),
-    streak_hu=(0.0, 25.0), offset_hu=(-5.0, 5.0), gain=(0.95, 1.05), spacing_mm=(2.5, 10.0), tilt_deg=(-25.0, 25.0),
+    fov_mm=(180.0, 300.0), noise_hu=(0.8, 7.0), blur_mm=(0.3, 1.3), sharpness=(0.0, 1.0), cupping_hu=(0.0, 14.0),
+    band_mm=(7.0, 26.0), streak_hu=(0.0, 25.0), offset_hu=(-5.0, 5.0), gain=(0.95, 1.05),
+    spacing_mm=(2.5, 10.0), tilt_deg=(-25.0, 25.0),
     p_falx_calcified=0.35, p_ganglia_calcified=0.15, p_cavum=0.12, p_infarct=0.15, p_white_disease=0.6, p_oedema=0.12,
     p_tumour=0.12, p_measured=0.3, p_hair=0.7,
     p_tube=0.3, p_clip=0.08, p_shunt=0.07, p_craniotomy=0.1, p_motion=0.15,
@@ -221,6 +225,7 @@ class Scanner:
     blur_mm: float
     sharpness: float
     cupping_hu: float
+    band_mm: float
     streak_hu: float
     offset_hu: float
     gain: float
@@ -310,6 +315,7 @@ def draw_scanner(rng: np.random.Generator, profile: Profile) -> Scanner:
         blur_mm=_in(rng, profile.blur_mm),
         sharpness=_in(rng, profile.sharpness),
         cupping_hu=_in(rng, profile.cupping_hu),
+        band_mm=_in(rng, profile.band_mm),
         streak_hu=_in(rng, profile.streak_hu),
         offset_hu=_in(rng, profile.offset_hu),
         gain=_in(rng, profile.gain),

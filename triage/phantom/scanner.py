@@ -18,11 +18,11 @@ REFERENCE_MM = 5.0
 PYRAMID: Point = (34.0, 14.0, -36.0)
 """Middle of the left petrous pyramid of the average head, mm."""
 
-BAND_MM = 9.0
-"""Where beam hardening has half of the effect that it has beside bone."""
-
-BAND_BONE_MM = 7.0
+BAND_BONE_MM = 4.0
 """Thickness of bone for which `Scanner.cupping_hu` is stated."""
+
+MOST_BONE_MM = 8.0
+"""Thicker bone hardens the beam no further."""
 
 FIELD_RADIUS = (0.97, 1.04)
 """Of a round field against half the side of the image; a little more than one is a circle that the image cuts."""
@@ -102,23 +102,19 @@ def harden(hu: FloatArray, grid: Grid, s: Surface, scanner: Scanner, rng: np.ran
     lines *= np.float32(0.8 * (2.2 / grid.step_mm[1]) ** 0.5 * 1.9)
     streak_hu = np.float32(scanner.streak_hu if _pyramids(grid, s) else 0.0)
     for part in slabs(hu.shape):
-        hu[part] += np.float32(scanner.cupping_hu) * _bright(s.depth[part], s.bone[part], s.rise[part])
+        hu[part] += _bright(s.depth[part], s.bone[part], scanner)
         region = region_in(part, region_around(grid.cropped(part), (-60, -25, -70), (60, 60, -14)))
         if not is_empty(region):
             hu[region] += streak_hu * _streaky(s.at.at(region), lines[region[0], region[1]])
 
 
-def _bright(depth: FloatArray, bone_mm: FloatArray, rise: FloatArray) -> FloatArray:
-    """The band inside the skull that looks like a thin bleed: brighter under thick bone, most where slices cut it flat.
-
-    About 1 beside bone of BAND_BONE_MM that slices cut straight.
-    """
-    band = depth * np.float32(1 / BAND_MM)
+def _bright(depth: FloatArray, bone_mm: FloatArray, scanner: Scanner) -> FloatArray:
+    """HU to add: the band inside the skull that looks like a thin bleed, brighter under thicker bone."""
+    band = depth * np.float32(1 / scanner.band_mm)
     band *= band
     band += np.float32(1)
-    strong = rise + np.float32(1)
-    strong *= bone_mm
-    strong *= np.float32(1 / BAND_BONE_MM)
+    strong = np.minimum(bone_mm, np.float32(MOST_BONE_MM))
+    strong *= np.float32(scanner.cupping_hu / BAND_BONE_MM)
     strong /= band
     strong *= depth > 0
     return strong
