@@ -82,7 +82,7 @@ class Completion(Section):
         return self
 
 
-BUNDLED_PACK = Path("models/ich-demo-0.2")
+BUNDLED_PACK = Path("models/ich-demo-0.3")
 """The pack that comes with the project, from its top folder."""
 
 
