@@ -162,13 +162,18 @@ def test_progress_says_how_far_and_how_much(rsna: RsnaTruth, tmp_path: Path) -> 
 
 
 SCRIPT = """
-import sys
+import sys, time
 from pathlib import Path
 from triage.train.prepare import PrepareOptions, prepare
+
+def tell(p):
+    print(p.phase, p.done, flush=True)
+    if (p.phase, p.done) == ("slices", 3):
+        time.sleep(60)  # until it is killed, or the machine might be done before
+
 if __name__ == "__main__":
     images, labels, out, workers = sys.argv[1:]
-    prepare(Path(images), Path(labels), Path(out), PrepareOptions(size_px=64, workers=int(workers)),
-            lambda p: print(p.phase, p.done, flush=True))
+    prepare(Path(images), Path(labels), Path(out), PrepareOptions(size_px=64, workers=int(workers)), tell)
 """
 
 
