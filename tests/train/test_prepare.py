@@ -162,7 +162,7 @@ def test_progress_says_how_far_and_how_much(rsna: RsnaTruth, tmp_path: Path) -> 
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from triage.train.prepare import PrepareOptions, prepare
 
@@ -172,6 +172,7 @@ def tell(p):
         time.sleep(60)  # until it is killed, or the machine might be done before
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     images, labels, out, workers = sys.argv[1:]
     prepare(Path(images), Path(labels), Path(out), PrepareOptions(size_px=64, workers=int(workers)), tell)
 """
