@@ -139,6 +139,17 @@ def test_no_bleed_takes_the_glare_of_bone_away(monkeypatch: pytest.MonkeyPatch) 
         assert (more < 0).mean() < 0.4
 
 
+def test_beam_hardening_hides_no_fresh_bleed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pale bleed under a bright band is not darkened to its planned mean, below what brain would be there."""
+    monkeypatch.setattr(bleeds, "mean_hu", lambda *_: 45.0)
+    monkeypatch.setitem(bleeds.VARIANTS, "subdural", (("convexity", 1.0),))
+    bright = replace(STILL, cupping_hu=(14, 14), band_mm=(22, 22), skull_mm=(8, 8))
+    spec = PhantomSpec(size_px=160, subtypes=("subdural",), volume_ml=(40, 40), profile=bright)
+    study, without = generate(67, spec), generate(67, replace(spec, subtypes=()))
+    more = (study.hu.astype(float) - without.hu)[study.masks["subdural"]]
+    assert np.median(more) > 6
+
+
 def test_old_blood_may_be_as_dense_as_the_brain_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bleeds.OLD_HU, bleeds.CHRONIC, (15.0, 15.0))
     spec = PhantomSpec(size_px=128, subtypes=("subdural",), volume_ml=(50, 50), profile=replace(STILL, p_chronic=1.0))
