@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from triage.nn.predict import pick_device
 from triage.phantom import PhantomSpec
 from triage.records import ANY, LABELS
 from triage.train.cache import Cache, CachedSlice, CacheWriter, Frame, Manifest, Rows
@@ -32,6 +33,7 @@ from triage.train.phantoms import study_slices
 from triage.train.recipes import Recipe, Split, overridden, recipe_named
 from triage.train.runs import Run, load_network
 from triage.train.scores import score
+from triage.train.speed import suited
 from triage.train.splits import parts_of
 
 SPLITS: tuple[Split, ...] = ("image-random", "patient")
@@ -108,7 +110,7 @@ def recipe_of(split: Split, epochs: int, draws: int) -> Recipe:
         "epochs": str(epochs), "draws": str(draws), "preprocessing.fov_mm": str(FOV_MM),
         "preprocessing.resize_px": str(SIZE_PX), "preprocessing.crop_px": str(SIZE_PX),
     }  # fmt: skip
-    return overridden(recipe_named("triage-binary"), changes)
+    return suited(overridden(recipe_named("triage-binary"), changes), pick_device("auto"))
 
 
 def measured(run: Run, cache: Cache, rows: Rows) -> Measured:
@@ -153,7 +155,7 @@ def main(given: Sequence[str] | None = None) -> None:
     gap = own["image-random"].auroc - own["patient"].auroc
     print(
         f"gap between the test parts: {gap:+.3f} ({time.perf_counter() - begin:.0f} s, {torch.get_num_threads()} "
-        f"threads, torch {torch.__version__})"
+        f"threads, {recipe.precision}, torch {torch.__version__})"
     )
 
 

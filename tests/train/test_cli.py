@@ -15,6 +15,7 @@ from train.small import SMALL_PIXELS
 from triage.train.cache import Cache
 from triage.train.cli import main
 from triage.train.recipes import RECIPES
+from triage.train.runs import open_run
 
 torch.set_num_threads(1)
 
@@ -123,6 +124,20 @@ def test_fit_resumes_by_itself_and_the_leak_is_told(run: Run, phantom_cache: Cac
     assert "no shared patient or study" in out
     code, out, _ = run("verify", phantom_cache.folder)
     assert "480 slices of 60 studies, 60 patients" in out
+
+
+@pytest.mark.parametrize(("knows", "asked"), [(False, ""), (False, "precision=bf16"), (True, "")])
+def test_a_processor_without_bf16_is_told_of_fp32(
+    run: Run, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch, knows: bool, asked: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": knows})
+    more = ("--set", asked) if asked else ()
+    fit = ("fit", "--out", "advised", "--device", "cpu", *more)
+    code, _, err = run(*fit, "--recipe", "triage-binary", "--cache", phantom_cache.folder, "--max-steps", "1",
+                       "--pretrained", "none", "--arch", "resnet18", *QUICK)  # fmt: skip
+    assert code == 0, err
+    assert ("--set precision=fp32" in err) == (not knows and not asked)
+    assert open_run(Path("advised")).recipe.precision == "bf16", "advice changes nothing"
 
 
 def test_ctrl_c_is_told_in_one_line(run: Run, phantom_cache: Cache) -> None:

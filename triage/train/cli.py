@@ -146,6 +146,7 @@ def fit(
     from triage.train.loop import fit as train
     from triage.train.recipes import overridden, recipe_named
     from triage.train.runs import open_run, open_run_cache
+    from triage.train.speed import suited
 
     named = {"architecture": arch, "epochs": str(epochs or ""), "max_steps": str(max_steps or "")}
     wanted = _changes(changes) | {key: text for key, text in named.items() if text}
@@ -158,14 +159,17 @@ def fit(
         raise DataError("fit: name --recipe and --cache, or go on with --resume")
     else:
         chosen, data = overridden(recipe_named(recipe), wanted), open_cache(cache)
-    file = Path(pretrained) if pretrained not in ("", "none") else None
+    file, place = Path(pretrained) if pretrained not in ("", "none") else None, pick_device(device)
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first and not resume and suited(chosen, place) is not chosen:
+        print("this processor only imitates bf16; --set precision=fp32 is about twice as quick here", file=sys.stderr)
     with Bar("steps") as bar, fresh_for(chosen, out) as fresh:
         options = FitOptions(
-            device=pick_device(device), resume=resume, start=Start(file, pretrained_sha256, init),
+            device=place, resume=resume, start=Start(file, pretrained_sha256, init),
             stop_after=stop_after, fresh=fresh, command=_command(), on_event=watch(bar),
         )  # fmt: skip
         facts = train(chosen, data, out, options).facts
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first:
         return  # one of several processes speaks
     print(
         f"{out}: {facts['epochs']} epochs, {facts['steps']} steps, {facts['seconds']:.0f} s; weights of epoch "
