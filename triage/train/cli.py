@@ -162,7 +162,7 @@ def fit(
     file, place = Path(pretrained) if pretrained not in ("", "none") else None, pick_device(device)
     is_first = os.environ.get("RANK", "0") == "0"
     if is_first and not resume and suited(chosen, place) is not chosen:
-        print("this processor only imitates bf16; --set precision=fp32 is about twice as quick here", file=sys.stderr)
+        print("this processor only imitates bf16; --set precision=fp32 is two to nine times as quick", file=sys.stderr)
     with Bar("steps") as bar, fresh_for(chosen, out) as fresh:
         options = FitOptions(
             device=place, resume=resume, start=Start(file, pretrained_sha256, init),

@@ -48,7 +48,8 @@ def images_a_second(recipe: Recipe, cache: Cache, device: torch.device, steps: i
 
 
 KNOWS_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
-"""Any of these says that a processor computes in bf16; others only imitate it, at half the speed of fp32."""
+"""Any of these says that a processor computes in bf16; others only imitate it, at a half to a ninth of
+the speed of fp32."""
 
 
 def suited(recipe: Recipe, device: torch.device) -> Recipe:
