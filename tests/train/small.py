@@ -15,6 +15,6 @@ SMALL_PIXELS = {
 
 
 def small(name: str, **changes: str) -> Recipe:
-    """A recipe at the size of the small cache, quick enough for a test."""
-    quick = {"batch": "16", "epochs": "2", "draws": "32"}
+    """A recipe at the size of the small cache, quick enough for a test, also where a processor only imitates bf16."""
+    quick = {"batch": "16", "epochs": "2", "draws": "32", "precision": "fp32"}
     return overridden(recipe_named(name), SMALL_PIXELS | quick | changes)

@@ -126,18 +126,20 @@ def test_fit_resumes_by_itself_and_the_leak_is_told(run: Run, phantom_cache: Cac
     assert "480 slices of 60 studies, 60 patients" in out
 
 
-@pytest.mark.parametrize(("knows", "asked"), [(False, ""), (False, "precision=bf16"), (True, "")])
-def test_a_processor_without_bf16_is_told_of_fp32(
-    run: Run, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch, knows: bool, asked: str
+@pytest.mark.parametrize(
+    ("knows", "asked", "trained_in"), [(False, "", "fp32"), (False, "precision=bf16", "bf16"), (True, "", "bf16")]
+)
+def test_what_a_processor_does_not_know_is_not_imitated(
+    run: Run, phantom_cache: Cache, monkeypatch: pytest.MonkeyPatch, knows: bool, asked: str, trained_in: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": knows})
     more = ("--set", asked) if asked else ()
-    fit = ("fit", "--out", "advised", "--device", "cpu", *more)
-    code, _, err = run(*fit, "--recipe", "triage-binary", "--cache", phantom_cache.folder, "--max-steps", "1",
-                       "--pretrained", "none", "--arch", "resnet18", *QUICK)  # fmt: skip
+    fit = ("fit", "--out", "run", "--device", "cpu", "--recipe", "demo", "--cache", phantom_cache.folder, *QUICK)
+    code, _, err = run(*fit, "--set", "batch=4", "--max-steps", "1", *more)
     assert code == 0, err
-    assert ("--set precision=fp32" in err) == (not knows and not asked)
-    assert open_run(Path("advised")).recipe.precision == "bf16", "advice changes nothing"
+    assert ("training in fp32 (--set precision=bf16 insists)" in err) == (trained_in == "fp32")
+    recipe = open_run(Path("run")).recipe
+    assert (recipe.precision, recipe.overrides.get("precision")) == (trained_in, "bf16" if asked or not knows else None)
 
 
 def test_ctrl_c_is_told_in_one_line(run: Run, phantom_cache: Cache) -> None:

@@ -24,7 +24,7 @@ BASE = Base(7, 1, 32)
 
 SIZES = {
     "architecture": "resnet18", "preprocessing.resize_px": "32", "preprocessing.crop_px": "32", "fresh": "2",
-    "split": "image-random",
+    "split": "image-random", "precision": "fp32",
 }  # fmt: skip
 RECIPE = overridden(recipe_named("phantom-joint"), SIZES)
 

@@ -24,7 +24,10 @@ from triage.train.progress import Bar
 from triage.train.screen import comparison_lines, counted, recipe_lines, tell_calibrated, watch
 
 if TYPE_CHECKING:
+    import torch
+
     from triage.train.operating import Options
+    from triage.train.recipes import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +149,6 @@ def fit(
     from triage.train.loop import fit as train
     from triage.train.recipes import overridden, recipe_named
     from triage.train.runs import open_run, open_run_cache
-    from triage.train.speed import suited
 
     named = {"architecture": arch, "epochs": str(epochs or ""), "max_steps": str(max_steps or "")}
     wanted = _changes(changes) | {key: text for key, text in named.items() if text}
@@ -158,23 +160,35 @@ def fit(
     elif not recipe or cache is None:
         raise DataError("fit: name --recipe and --cache, or go on with --resume")
     else:
-        chosen, data = overridden(recipe_named(recipe), wanted), open_cache(cache)
-    file, place = Path(pretrained) if pretrained not in ("", "none") else None, pick_device(device)
-    is_first = os.environ.get("RANK", "0") == "0"
-    if is_first and not resume and suited(chosen, place) is not chosen:
-        print("this processor only imitates bf16; --set precision=fp32 is two to nine times as quick", file=sys.stderr)
+        data, chosen = open_cache(cache), _suited(overridden(recipe_named(recipe), wanted), pick_device(device))
+    file = Path(pretrained) if pretrained not in ("", "none") else None
     with Bar("steps") as bar, fresh_for(chosen, out) as fresh:
         options = FitOptions(
-            device=place, resume=resume, start=Start(file, pretrained_sha256, init),
+            device=pick_device(device), resume=resume, start=Start(file, pretrained_sha256, init),
             stop_after=stop_after, fresh=fresh, command=_command(), on_event=watch(bar),
         )  # fmt: skip
         facts = train(chosen, data, out, options).facts
-    if not is_first:
-        return  # one of several processes speaks
+    if not _is_first():
+        return
     print(
         f"{out}: {facts['epochs']} epochs, {facts['steps']} steps, {facts['seconds']:.0f} s; weights of epoch "
         f"{facts.get('best_epoch', '?')}"
     )
+
+
+def _is_first() -> bool:
+    """Whether this is the one of several processes that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _suited(recipe: "Recipe", device: "torch.device") -> "Recipe":
+    """The recipe in the precision that the processor knows; says so where that is another."""
+    from triage.train.speed import suited
+
+    fitting = suited(recipe, device)
+    if fitting is not recipe and _is_first():
+        print("this processor only imitates bf16: training in fp32 (--set precision=bf16 insists)", file=sys.stderr)
+    return fitting
 
 
 @app.command()
